@@ -1,0 +1,1 @@
+"""Checks with a cause and a cure: preflight, doctor, status."""

@@ -1,0 +1,1 @@
+"""The microVM runtime: an OCI runtime whose sandboxes are QEMU guests."""

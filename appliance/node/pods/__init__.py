@@ -1,0 +1,1 @@
+"""The pod runner and its CRI client."""
