@@ -1,0 +1,1 @@
+"""One file a verb; its docstring is its help."""

@@ -1,0 +1,104 @@
+"""The lab's network: one bridge, one cable a host, one nft table that lets hosts reach the outside.
+
+Names and addresses are the lab's own (`cmlab*`, 10.87.0.0/24, nft table `casemate_lab`), so that what is
+removed is what was made.
+"""
+
+import json
+import subprocess
+from pathlib import Path
+
+from appliance.errors import CasemateError
+from appliance.lab import state
+
+BRIDGE = "cmlab0"
+NFT_TABLE = "casemate_lab"
+IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+NETNS_DIR = Path("/run/netns")
+
+
+def up() -> None:
+    """Make bridge, address, forwarding and masquerade where they are missing."""
+    # first of all: what a killed run leaves must still know what was there before it
+    # `ip netns add` mounts /run/netns on itself the first time it is ever used
+    state.remember_before({"ip_forward": IP_FORWARD.read_text().strip(), "netns_mounted": NETNS_DIR.is_mount()})
+    if not _link_exists(BRIDGE):
+        _run("ip", "link", "add", BRIDGE, "mtu", str(_outer_mtu()), "type", "bridge")
+        _run("ip", "address", "add", f"{state.GATEWAY}/24", "dev", BRIDGE)
+        _run("ip", "link", "set", BRIDGE, "up")
+    IP_FORWARD.write_text("1")
+    # add is harmless where the table exists; flush makes the rules right whatever was there
+    rules = f"""
+        add table ip {NFT_TABLE}
+        flush table ip {NFT_TABLE}
+        table ip {NFT_TABLE} {{
+            chain postrouting {{
+                type nat hook postrouting priority srcnat;
+                ip saddr {state.SUBNET} oifname != "{BRIDGE}" masquerade
+            }}
+        }}
+    """
+    _run("nft", "-f", "-", stdin=rules)
+
+
+def down() -> None:
+    """Remove all of it and put the machine's own forwarding back."""
+    if _link_exists(BRIDGE):
+        _run("ip", "link", "delete", BRIDGE)
+    subprocess.run(["nft", "delete", "table", "ip", NFT_TABLE], capture_output=True, check=False)
+    before = state.take_before()
+    if "ip_forward" in before:
+        IP_FORWARD.write_text(before["ip_forward"])
+    if before.get("netns_mounted") is False and NETNS_DIR.is_mount() and not any(NETNS_DIR.iterdir()):
+        _run("umount", str(NETNS_DIR))
+
+
+def plug(host: state.Host) -> None:
+    """Give the host a network namespace with a configured eth0. It outlives reboots of the host."""
+    if not (NETNS_DIR / host.netns).exists():
+        _run("ip", "netns", "add", host.netns)
+    if _link_exists(host.interface):
+        return
+    mtu = str(_outer_mtu())
+    peer = ["peer", "name", "eth0", "mtu", mtu, "netns", host.netns]
+    _run("ip", "link", "add", host.interface, "mtu", mtu, "type", "veth", *peer)
+    _run("ip", "link", "set", host.interface, "master", BRIDGE, "up")
+    inside = ["ip", "-n", host.netns]
+    _run(*inside, "link", "set", "lo", "up")
+    _run(*inside, "address", "add", f"{host.ip}/24", "dev", "eth0")
+    _run(*inside, "link", "set", "eth0", "up")
+    _run(*inside, "route", "add", "default", "via", state.GATEWAY)
+
+
+def unplug(host: state.Host) -> None:
+    if _link_exists(host.interface):
+        _run("ip", "link", "delete", host.interface)
+    if (NETNS_DIR / host.netns).exists():
+        _run("ip", "netns", "delete", host.netns)
+
+
+def tap(host: state.Host) -> str:
+    """Make a tap on the bridge for a QEMU host; returns its name."""
+    if not _link_exists(host.interface):
+        _run("ip", "tuntap", "add", host.interface, "mode", "tap")
+        _run("ip", "link", "set", host.interface, "mtu", str(_outer_mtu()), "master", BRIDGE, "up")
+    return host.interface
+
+
+def _outer_mtu() -> int:
+    """The MTU towards the outside: a larger one inside loses packets where the path drops ICMP."""
+    routes = json.loads(_run("ip", "-json", "route", "show", "default") or "[]")
+    if not routes:
+        return 1500
+    return json.loads(_run("ip", "-json", "link", "show", "dev", routes[0]["dev"]))[0]["mtu"]
+
+
+def _link_exists(name: str) -> bool:
+    return Path("/sys/class/net", name).exists()
+
+
+def _run(*argv: str, stdin: str | None = None) -> str:
+    done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise CasemateError(f"{' '.join(argv)}: {done.stderr.strip()}", place="lab network")
+    return done.stdout
