@@ -85,11 +85,10 @@ def merge(sources: list[Path], limit: str | None, content: Path) -> Merged:
 
 
 def _host(host: object, variables: dict, loader: DataLoader, defaults: Mapping[str, object]) -> MergedHost:
-    own = host.get_vars()
     templar = Templar(loader=loader, variables={**defaults, **variables})
     values, undefined = {}, {}
     for name, value in variables.items():
-        if name in constants.INTERNAL_STATIC_VARS and name not in own:
+        if name in constants.INTERNAL_STATIC_VARS:
             continue
         try:
             values[name] = _known(value, templar)
@@ -101,15 +100,15 @@ def _host(host: object, variables: dict, loader: DataLoader, defaults: Mapping[s
 
 
 def _known(value: object, templar: Templar) -> object:
-    """`value` with its templates resolved; parts known only during the run become UNKNOWN."""
+    """`value` in plain Python types with its templates resolved; parts known only in the run become UNKNOWN."""
     if isinstance(value, EncryptedString):
         return UNKNOWN
     if isinstance(value, Mapping):
-        return {key: _known(item, templar) for key, item in value.items()}
+        return {_plain(key): _known(item, templar) for key, item in value.items()}
     if isinstance(value, list):
         return [_known(item, templar) for item in value]
     if not isinstance(value, str) or ("{{" not in value and "{%" not in value):
-        return value
+        return _plain(value)
     if any(name in value for name in _RUN_TIME_NAMES):
         return UNKNOWN
     try:
@@ -120,7 +119,15 @@ def _known(value: object, templar: Templar) -> object:
         raise
     except AnsibleError:
         return UNKNOWN
-    return UNKNOWN if isinstance(result, EncryptedString) or "{{" in str(result) else result
+    return UNKNOWN if "{{" in str(result) else _known(result, templar)
+
+
+def _plain(value: object) -> object:
+    """Ansible marks scalars with where they come from, in subclasses; they go no further than this module."""
+    for kind in (str, int, float):
+        if isinstance(value, kind) and not isinstance(value, bool):
+            return kind(value)
+    return value
 
 
 @contextmanager

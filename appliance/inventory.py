@@ -46,10 +46,6 @@ class InventoryError(UsageError):
         short = self.message.splitlines()[0]
         return super().as_dict() | {"error": short, "problems": [asdict(problem) for problem in self.problems]}
 
-    def as_json(self) -> str:
-        """The problems as a JSON list."""
-        return json.dumps([asdict(problem) for problem in self.problems])
-
 
 @dataclass(frozen=True)
 class Host:
@@ -114,7 +110,7 @@ def _judge(merged: "Merged", positions: Positions, sources: list[Path], content:
     for host in merged.hosts:
         judge = _HostJudge(host, positions, source, options, connection)
         problems += judge.problems()
-    return problems + _same_machine(merged.hosts, positions, source)
+    return [*problems, *_same_machine(merged.hosts, positions, source)]
 
 
 def _no_hosts(merged: "Merged", source: str) -> Problem:
