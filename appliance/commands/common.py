@@ -1,5 +1,6 @@
 """What the verbs share: options, output, and how an error is shown."""
 
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -41,7 +42,7 @@ def wants_json() -> bool:
     """Whether the running command was asked for JSON; usable before click has parsed the command line."""
     words = sys.argv[1:]
     return any(w in ("-ojson", "--output=json", "-o=json") for w in words) or any(
-        a in ("-o", "--output") and b == "json" for a, b in zip(words, words[1:], strict=False)
+        a in ("-o", "--output") and b == "json" for a, b in itertools.pairwise(words)
     )
 
 

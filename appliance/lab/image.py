@@ -18,9 +18,7 @@ RELEASES = {"bookworm": "Debian 12", "trixie": "Debian 13"}
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 # What a minimal cloud image of Debian has and we rely on; python3 is what Ansible needs of any host.
-PACKAGES = (
-    "systemd systemd-sysv dbus python3 iproute2 procps ca-certificates sudo"
-).split()  # fmt: skip
+PACKAGES = ["systemd", "systemd-sysv", "dbus", "python3", "iproute2", "procps", "ca-certificates", "sudo"]  # fmt: skip
 
 # What only a lab host needs: a machine's own init does these before we meet it.
 # cgroup v1 controllers arrive read-only in a container, and its mounts do not propagate.

@@ -1,0 +1,68 @@
+"""What `python3 casemate-node.pyz` does: run one of the programs, or install them all on this host."""
+
+import hashlib
+import importlib
+import os
+import sys
+import zipfile
+from pathlib import Path
+
+LIB = Path("/usr/lib/casemate")
+KEEP_RELEASES = 3  # running pods' supervisors keep theirs in memory; a rollback needs the one before
+
+PROGRAMS = {
+    "health": "appliance.node.health.cli",
+    "pod": "appliance.node.pods.cli",
+    "microvm": "appliance.node.microvm.cli",
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run `PROGRAM ARGUMENTS...` or `install`; returns the exit code."""
+    if argv[:1] == ["install"]:
+        return install(Path(sys.argv[0]))
+    if not argv or argv[0] not in PROGRAMS:
+        print(f"usage: casemate-node.pyz install|{'|'.join(PROGRAMS)} ...", file=sys.stderr)
+        return 2
+    return importlib.import_module(PROGRAMS[argv[0]]).main(argv[1:])
+
+
+def install(archive: Path) -> int:
+    """Unpack `archive` to /usr/lib/casemate/node/ID and make it current, in one step at the end.
+
+    Prints `installed ID` when something changed, else `current ID`.
+    """
+    identity = hashlib.sha256(archive.read_bytes()).hexdigest()[:12]
+    release = LIB / "node" / identity
+    if (LIB / "current").is_symlink() and (LIB / "current").resolve() == release and (LIB / "bin").exists():
+        print(f"current {identity}")
+        return 0
+    if not release.is_dir():
+        making = LIB / "node" / f".{identity}.{os.getpid()}"
+        with zipfile.ZipFile(archive) as bundle:
+            for info in bundle.infolist():
+                bundle.extract(info, making)
+                (making / info.filename).chmod(info.external_attr >> 16 & 0o777)
+        import compileall
+
+        compileall.compile_dir(making, quiet=1)
+        making.rename(release)
+    _link(LIB / "current", f"node/{identity}")
+    _link(LIB / "bin", "current/appliance/node/bin")
+    _forget_old(keep=release)
+    print(f"installed {identity}")
+    return 0
+
+
+def _link(link: Path, target: str) -> None:
+    new = link.with_name(f".{link.name}.{os.getpid()}")
+    new.symlink_to(target)
+    new.replace(link)
+
+
+def _forget_old(keep: Path) -> None:
+    import shutil
+
+    releases = sorted((LIB / "node").iterdir(), key=lambda d: d.stat().st_mtime, reverse=True)
+    for old in [d for d in releases if d != keep][KEEP_RELEASES - 1 :]:
+        shutil.rmtree(old)

@@ -1,0 +1,80 @@
+"""Hold a host for one run. The lock lives on the host; whether its owner lives is asked where the owner runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+
+EXPIRES = 1800  # seconds; an owner on another machine cannot be asked, so its lock ages
+
+
+class ActionModule(ActionBase):
+    """`state: held` takes or renews the lock, `state: free` lets go of one that is ours."""
+
+    TRANSFERS_FILES = False
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        mine = owner()
+        args = {"state": self._task.args["state"], "owner": json.dumps(mine), "expires": EXPIRES}
+        result = self._execute_module(module_name="casemate_lock", module_args=args, task_vars=task_vars)
+        held = result.get("held_by")
+        if held and dead(held, mine):
+            args["instead_of"] = held["run"]
+            result = self._execute_module(module_name="casemate_lock", module_args=args, task_vars=task_vars)
+            held = result.get("held_by")
+        if held:
+            age = int(time.time() - held["since"])
+            raise AnsibleActionFail(
+                f"another run holds this host: 'appliance {held['verb']}' by {held['user']} on {held['machine']}, "
+                f"pid {held['pid']}, started {age} s ago. Wait until it ends; a dead run's lock expires "
+                f"after {EXPIRES // 60} minutes."
+            )
+        return result
+
+
+def owner() -> dict:
+    """Who we are, as the lock file will say it; `appliance` passes it on, plain ansible-playbook makes its own."""
+    passed = os.environ.get("CASEMATE_RUN")
+    if passed:
+        return json.loads(passed)
+    pid = os.getppid()  # an action runs in a worker; the run is its parent
+    return describe(pid, "ansible-playbook")
+
+
+def describe(pid: int, verb: str) -> dict:
+    """{"run", "verb", "user", "machine", "boot", "pid", "started", "since"} of the process `pid` here."""
+    return {
+        "run": f"{boot_id()}-{pid}-{start_time(pid)}",
+        "verb": verb,
+        "user": os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid()),
+        "machine": socket.gethostname(),
+        "boot": boot_id(),
+        "pid": pid,
+        "started": start_time(pid),
+        "since": time.time(),
+    }
+
+
+def dead(held: dict, mine: dict) -> bool:
+    """Whether the owner is certainly gone: it ran on this machine and boot, and its process ended."""
+    return held.get("boot") == mine["boot"] and start_time(held["pid"]) != held["started"]
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def start_time(pid: int) -> str:
+    """The process' start in clock ticks since boot ("" when there is none): with it, a pid names one process."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
