@@ -1,0 +1,135 @@
+"""`casemate-pod`: run, list and remove pods on this host."""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from . import listing, settings, sync
+from .cri import Cri, CriError
+from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load, load_directory
+from .runner import Runner
+from .units import UnitError
+
+INVALID = 2  # the exit code for a manifest that cannot be run; the unit does not restart the runner then
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code: 0 done, 1 failed, 2 bad usage or bad manifest."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        return options.function(options)
+    except ManifestError as error:
+        print(error, file=sys.stderr)
+        return INVALID
+    except (CriError, UnitError, PermissionError) as error:
+        print(f"casemate-pod: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="casemate-pod", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run one pod and keep it running; the pod outlives this command")
+    run.add_argument("manifest", help="a manifest file, or the name of a pod declared in " + str(MANIFEST_DIRECTORY))
+    run.set_defaults(function=_run)
+
+    check = commands.add_parser("check", help="say what is wrong with manifest files")
+    check.add_argument("manifest", nargs="+", type=Path)
+    check.set_defaults(function=_check)
+
+    list_ = commands.add_parser("list", help="list the pods on this host")
+    list_.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    list_.set_defaults(function=_list)
+
+    sync_ = commands.add_parser("sync", help="start, replace and remove pods as the manifest directory says")
+    sync_.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="then wait for the pods to be ready")
+    sync_.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    sync_.set_defaults(function=_sync)
+
+    remove = commands.add_parser("remove", help="stop a pod, and delete it with its manifest")
+    remove.add_argument("name")
+    remove.set_defaults(function=_remove)
+    return parser
+
+
+def _run(options: argparse.Namespace) -> int:
+    pod = _find(options.manifest)
+    values = settings.load()
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    Runner(pod, Cri(values.socket), values).run(stopping)
+    return 0
+
+
+def _find(argument: str) -> Pod:
+    if "/" in argument or argument.endswith((".yaml", ".yml", ".json")):
+        return load(Path(argument))
+    pods, errors = load_directory()
+    if argument in pods:
+        return pods[argument]
+    if errors:
+        raise errors[0]
+    raise ManifestError(MANIFEST_DIRECTORY, [f"no manifest declares a pod named {argument!r}"])
+
+
+def _check(options: argparse.Namespace) -> int:
+    code = 0
+    for path in options.manifest:
+        try:
+            load(path)
+        except ManifestError as error:
+            print(error, file=sys.stderr)
+            code = INVALID
+    return code
+
+
+def _list(options: argparse.Namespace) -> int:
+    values = settings.load()
+    pods = listing.list_pods(Cri(values.socket), values)
+    if options.output == "json":
+        print(json.dumps(pods))
+        return 0
+    rows = [("NAME", "RUNTIME", "READY", "STATE", "IP", "RESTARTS", "REASON")]
+    for pod in pods:
+        ready = "yes" if pod["ready"] else "no"
+        rows.append(
+            (pod["name"], pod["runtime"], ready, pod["state"], pod["ip"] or "-", str(pod["restarts"]), pod["reason"])
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _sync(options: argparse.Namespace) -> int:
+    outcome = sync.sync(settings.load())
+    pods, _ = load_directory()
+    waiting = listing.wait(pods, options.wait) if options.wait else {}
+    problems = [str(error) for error in outcome.errors]
+    problems += [listing.explain(pods[name], known) for name, known in sorted(waiting.items())]
+    report = {"started": sorted(outcome.started), "removed": sorted(outcome.removed), "problems": problems}
+    if options.output == "json":
+        print(json.dumps(report))
+    else:
+        for verb in ("started", "removed"):
+            for name in report[verb]:
+                print(f"{verb} {name}")
+        for problem in problems:
+            print(problem, file=sys.stderr)
+    return 1 if waiting else 0
+
+
+def _remove(options: argparse.Namespace) -> int:
+    with sync.lock():
+        pods, _ = load_directory()
+        if options.name in pods:
+            Path(pods[options.name].source).unlink(missing_ok=True)
+        sync.remove(options.name, settings.load())
+    return 0

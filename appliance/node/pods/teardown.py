@@ -1,0 +1,38 @@
+"""Stopping and removing a pod's sandboxes, within its grace period."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .cri import Cri, CriError, state_name
+from .translate import GRACE_ANNOTATION, LOG_ROOT, NAME_LABEL, NAMESPACE_LABEL, UID_LABEL
+
+# What the engine may take on top of a grace period: killing, unmounting, taking the network down.
+_MARGIN_SECONDS = 60
+
+
+def remove_sandbox(cri: Cri, sandbox, grace_seconds: int | None = None) -> None:
+    """Stop a sandbox's containers together, each with the pod's grace period, then remove it. Raises CriError."""
+    if grace_seconds is None:
+        grace_seconds = int(sandbox.annotations.get(GRACE_ANNOTATION, "30"))
+    running = [c.id for c in cri.containers(sandbox.id) if state_name(c) in ("running", "unknown")]
+    if running:
+        with ThreadPoolExecutor(len(running)) as pool:
+            list(pool.map(lambda container_id: stop_container(cri, container_id, grace_seconds), running))
+    cri.call("StopPodSandbox", _MARGIN_SECONDS, pod_sandbox_id=sandbox.id)
+    cri.call("RemovePodSandbox", _MARGIN_SECONDS, pod_sandbox_id=sandbox.id)
+
+
+def stop_container(cri: Cri, container_id: str, grace_seconds: int) -> None:
+    """Stop one container: SIGTERM, and SIGKILL after the grace period. One that is gone is fine."""
+    try:
+        cri.call("StopContainer", grace_seconds + _MARGIN_SECONDS, container_id=container_id, timeout=grace_seconds)
+    except CriError as error:
+        if error.code != "NOT_FOUND":
+            raise
+
+
+def remove_logs(sandbox, root: Path = LOG_ROOT) -> None:
+    """Delete the log directory of a sandbox's pod."""
+    labels = sandbox.labels
+    shutil.rmtree(root / f"{labels[NAMESPACE_LABEL]}_{labels[NAME_LABEL]}_{labels[UID_LABEL]}", ignore_errors=True)
