@@ -1,0 +1,146 @@
+"""What is on the device that is to hold the storage pool, and where the pool is now. Looks only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from appliance.node.health.host import Host
+from appliance.node.health.settings import Settings
+
+# What is read at both ends of a device to tell a blank one from data that no tool has a signature for.
+PROBE_BYTES = 1 << 20
+
+
+def look(host: Host, settings: Settings) -> dict:
+    """The pool's device and the pool, as a dict.
+
+    device: the name asked for; state: `directory` (none asked for), `missing`, `not-block`, `blank`, `pool` (ours),
+    `used` (anything else is on it) or `busy` (a mount, RAID, LVM ... has it); uuid: of the file system on it;
+    by_uuid: whether this host has /dev/disk/by-uuid; content: what was found, in words; mounted: the source mounted at
+    the pool's path, "" if none; filesystem: the type at the pool's path; entries: the names in the pool's directory.
+    """
+    source, filesystem = _mounted_at(host, settings.storage_pool)
+    facts = {
+        "device": settings.storage_device,
+        "state": "directory",
+        "uuid": "",
+        "by_uuid": host.path("/dev/disk/by-uuid").is_dir(),
+        "content": "",
+        "mounted": source,
+        "filesystem": filesystem or _filesystem_of(host, settings.storage_pool),
+        "entries": _entries(host, settings.storage_pool),
+    }
+    if settings.storage_device:
+        state, uuid, content = examine(host, settings.storage_device, settings.storage_label)
+        if state == "busy" and same_device(host, source, settings.storage_device) and filesystem == "btrfs":
+            state, content = "pool", f"btrfs, mounted at {settings.storage_pool}"
+        facts.update(state=state, uuid=uuid, content=content)
+    return facts
+
+
+def examine(host: Host, device: str, label: str) -> tuple[str, str, str]:
+    """State, UUID and content of one device; see `look`."""
+    path = host.path(device)
+    if not path.exists():
+        return "missing", "", "no such file"
+    if not is_block_device(path):
+        return "not-block", "", "not a block device"
+    probe = dict(
+        line.split("=", 1)
+        for line in host.run(["blkid", "-p", "-o", "export", str(path)]).out.splitlines()
+        if "=" in line
+    )
+    # PTTYPE is a partition table, which is content as much as a file system is.
+    described = " ".join(
+        f"{name} {probe[key]}"
+        for key, name in (("TYPE", "type"), ("LABEL", "label"), ("PTTYPE", "partition table"), ("UUID", "UUID"))
+        if key in probe
+    )
+    partitions = _partitions(path)
+    if partitions:
+        described = f"{described} with partitions {', '.join(partitions)}".strip()
+    user = _user_of(path)
+    ours = probe.get("TYPE") == "btrfs" and probe.get("LABEL") == label
+    if user:
+        return "busy", probe.get("UUID", ""), f"{described or 'unknown content'}; {user}"
+    if ours:
+        return "pool", probe.get("UUID", ""), described
+    signatures = host.run(["wipefs", "--no-act", "--noheadings", "--output", "TYPE,OFFSET", str(path)])
+    found = [" at ".join(line.split()) for line in signatures.out.splitlines() if line.strip()]
+    if described or found:
+        return "used", probe.get("UUID", ""), described or "signatures: " + ", ".join(found)
+    if signatures.code != 0:
+        return "used", "", f"cannot be examined: {signatures.message}"
+    where = _data_at(path)
+    return ("used", "", f"no known file system, but data at the {where}") if where else ("blank", "", "")
+
+
+def is_block_device(path: Path) -> bool:
+    """Whether `path`, links followed, is a block device."""
+    return stat.S_ISBLK(path.stat().st_mode)
+
+
+def same_device(host: Host, one: str, other: str) -> bool:
+    """Whether two names are the same device, links followed."""
+    return bool(one and other) and os.path.realpath(host.path(one)) == os.path.realpath(host.path(other))
+
+
+def _sysfs(path: Path) -> Path:
+    return Path("/sys/class/block") / Path(os.path.realpath(path)).name
+
+
+def _partitions(path: Path) -> list[str]:
+    return sorted(one.parent.name for one in _sysfs(path).glob("*/partition"))
+
+
+def _user_of(path: Path) -> str:
+    """Who has the device: holders (RAID, LVM, dm), or, by an exclusive open, a mount or swap."""
+    holders = sorted(one.name for one in _sysfs(path).glob("holders/*"))
+    if holders:
+        return f"held by {', '.join(holders)}"
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return "in use (mounted, swap or part of another device)"
+        return f"cannot be opened: {error.strerror}"
+    return ""
+
+
+def _data_at(path: Path) -> str:
+    """`start` or `end` where there is a byte that is not zero, else ""."""
+    with path.open("rb") as device:
+        size = device.seek(0, os.SEEK_END)
+        for where, offset in (("start", 0), ("end", max(0, size - PROBE_BYTES))):
+            device.seek(offset)
+            if any(device.read(PROBE_BYTES)):
+                return where
+    return ""
+
+
+def _mounted_at(host: Host, where: str) -> tuple[str, str]:
+    """Source and type of the topmost mount at `where`; two empty strings if nothing is mounted there."""
+    found = [fields for fields in _mounts(host) if fields[1] == where]
+    return (found[-1][0], found[-1][2]) if found else ("", "")
+
+
+def _filesystem_of(host: Host, where: str) -> str:
+    """Type of the file system that `where` lies on, or will."""
+    holding = [
+        fields for fields in _mounts(host) if where == fields[1] or where.startswith(fields[1].rstrip("/") + "/")
+    ]
+    return max(holding, key=lambda fields: len(fields[1]))[2] if holding else ""
+
+
+def _mounts(host: Host) -> list[list[str]]:
+    return [line.split() for line in host.read("/proc/self/mounts").splitlines()]
+
+
+def _entries(host: Host, where: str) -> list[str]:
+    try:
+        return sorted(one.name for one in host.path(where).iterdir())
+    except OSError:
+        return []

@@ -1,0 +1,64 @@
+"""The way to packages, and the ports that our services will take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+from appliance.node.health import facts, mirrors, sockets
+from appliance.node.health.host import Host
+from appliance.node.health.registry import Finding, check
+from appliance.node.health.settings import Settings
+
+
+@check("network", "preflight")
+def network(host: Host, settings: Settings) -> Finding:
+    """One finding for all sources: with none of them, or some of them, apt fails just the same."""
+    if settings.offline:
+        return Finding(ok=True, severity="info", evidence="not needed: offline")
+    endpoints = mirrors.endpoints(host)
+    if not mirrors.uris(host):
+        return Finding(
+            ok=False,
+            evidence="no package source in /etc/apt/sources.list and /etc/apt/sources.list.d",
+            cause="apt has nowhere to fetch packages from",
+            cure="add the distribution's archive to /etc/apt/sources.list.d/",
+        )
+
+    def attempt(endpoint: tuple) -> str:
+        address, port, why = endpoint
+        trouble = host.connect(address, port, settings.network_timeout)
+        return f"{trouble} ({why})" if trouble else ""
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        failures = [one for one in pool.map(attempt, endpoints) if one]
+    if not failures:
+        return Finding(ok=True, evidence=f"{len(endpoints)} package sources or proxies reachable")
+    route = facts.default_interface(host)
+    return Finding(
+        ok=False,
+        evidence="; ".join(failures),
+        cause="this host cannot reach where its apt fetches packages" + ("" if route else ": it has no default route"),
+        cure="check ip route, /etc/resolv.conf and the sources below /etc/apt; "
+        "behind a proxy set Acquire::http::Proxy in /etc/apt/apt.conf.d/",
+    )
+
+
+@check("port", "preflight")
+def ports(host: Host, settings: Settings) -> Iterator[Finding]:
+    """One finding a port that we will listen on."""
+    held = sockets.listeners(host, {one["port"] for one in settings.ports})
+    for wanted in settings.ports:
+        port, address = wanted["port"], wanted.get("address", "0.0.0.0")  # noqa: S104 - what a host port means
+        others = [one for one in held if one.clashes(address, port) and one.unit not in wanted.get("owners", [])]
+        if not others:
+            yield Finding(ok=True, of=str(port), evidence=f"free for {wanted['for']}, or already its own")
+            continue
+        yield Finding(
+            ok=False,
+            of=str(port),
+            evidence=f"{address}:{port} is taken by " + ", ".join(sorted({one.who for one in others})),
+            cause=f"{wanted['for']} needs this port",
+            cure=(f"systemctl disable --now {others[0].unit}" if others[0].unit else "stop that program")
+            + f", or set {wanted['setting']} to another port",
+        )

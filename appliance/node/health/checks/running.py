@@ -1,0 +1,206 @@
+"""What runs on a deployed host, and whether it is well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from appliance.node.health import programs, sockets
+from appliance.node.health.host import Host
+from appliance.node.health.registry import Finding, check
+from appliance.node.health.settings import Settings
+
+
+@check("deployed", "doctor")
+def deployed(host: Host, settings: Settings) -> Finding:
+    """release.json is written by a deploy that came to its end."""
+    release = programs.release(host)
+    if release is None:
+        return Finding(
+            ok=False,
+            evidence="/etc/casemate/release.json is missing or not JSON",
+            cause="nothing was deployed here, or a deploy did not come to its end",
+            cure="appliance deploy",
+        )
+    return Finding(ok=True, evidence=f"release {release.get('release', 'unknown')}")
+
+
+@check("unit", "doctor")
+def units(host: Host, settings: Settings) -> Iterator[Finding]:
+    """One finding a service that the deploy set up."""
+    for name in settings.units:
+        state = programs.unit(host, name)
+        active, short = state.get("ActiveState", "unknown"), name.removesuffix(".service")
+        if active == "active":
+            yield Finding(ok=True, of=short, evidence=f"{name} is active ({state.get('SubState', '')})")
+        elif state.get("LoadState") == "not-found":
+            yield Finding(
+                ok=False,
+                of=short,
+                evidence=f"{name} does not exist",
+                cause="its package or unit file is not installed",
+                cure="appliance deploy",
+            )
+        else:
+            yield Finding(
+                ok=False,
+                of=short,
+                evidence=f"{name} is {active} ({state.get('SubState', '')}, last result: {state.get('Result', '')})",
+                cause="the service stopped, failed or was never started",
+                cure=f"journalctl -u {name} -n 50 tells why; then systemctl restart {name}",
+            )
+
+
+@check("failed-units", "doctor")
+def failed_units(host: Host, settings: Settings) -> Finding:
+    """Anything else that systemd could not start."""
+    asked = host.run(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "--full"])
+    names = [line.split()[0] for line in asked.out.splitlines() if line.strip()]
+    if names:
+        return Finding(
+            ok=False,
+            severity="warning",
+            evidence=", ".join(names),
+            cause="these units failed",
+            cure=f"systemctl status {names[0]}; systemctl reset-failed {names[0]} once it no longer matters",
+        )
+    if asked.code != 0:
+        return Finding(
+            ok=False,
+            severity="warning",
+            evidence=asked.message,
+            cause="systemd does not answer",
+            cure="systemctl status",
+        )
+    return Finding(ok=True, evidence="none")
+
+
+@check("engine", "doctor")
+def engine(host: Host, settings: Settings) -> Finding:
+    """The engine answers on its socket, not merely runs."""
+    version, trouble = programs.engine_version(host, settings)
+    if version:
+        return Finding(ok=True, evidence=f"containerd {version} answers at {settings.engine_socket}")
+    return Finding(
+        ok=False,
+        evidence=trouble,
+        cause=f"containerd does not answer at {settings.engine_socket}",
+        cure="journalctl -u containerd -n 50; systemctl restart containerd (running pods stay)",
+    )
+
+
+@check("microvm", "doctor")
+def microvm(host: Host, settings: Settings) -> Finding:
+    """The default runtime can start guests: image and templates are made and current."""
+    try:
+        status = programs.microvm(host, settings)
+    except programs.ProgramError as error:
+        return Finding(
+            ok=False,
+            evidence=str(error),
+            cause="the microVM runtime cannot tell its state",
+            cure="appliance deploy",
+        )
+    if status is None:
+        return Finding(
+            ok=False,
+            evidence=f"no {settings.bin}/casemate-microvm",
+            cause="the node programs are not installed",
+            cure="appliance deploy",
+        )
+    stale = [part for part in ("image", "template", "probe") if not _current(status.get(part))]
+    if stale:
+        return Finding(
+            ok=False,
+            evidence="not current: " + ", ".join(stale),
+            cause="kernel, QEMU, packages or settings changed since they were made: pods start slowly or not at all",
+            cure=f"appliance deploy, or casemate-microvm {stale[0]} on the host",
+        )
+    return Finding(ok=True, evidence=f"guests run with {status.get('accelerator', 'an unknown accelerator')}")
+
+
+@check("pod", "doctor")
+def pods(host: Host, settings: Settings) -> Iterator[Finding]:
+    """One finding a pod."""
+    try:
+        known = programs.pods(host, settings)
+    except programs.ProgramError as error:
+        yield Finding(
+            ok=False,
+            evidence=str(error),
+            cause="the pods cannot be listed",
+            cure="look at the finding on the engine; casemate-pod list on the host says more",
+        )
+        return
+    for pod in known or []:
+        if pod.get("ready"):
+            yield Finding(ok=True, of=pod["name"], evidence=f"ready at {pod.get('ip') or 'no address'}")
+            continue
+        yield Finding(
+            ok=False,
+            of=pod["name"],
+            evidence=f"{pod.get('state') or 'unknown state'}, {pod.get('restarts', 0)} restarts",
+            cause=pod.get("reason") or "its containers are not all running and ready",
+            cure=f"journalctl -u casemate-pod@{pod['name']} -n 50; logs are below /var/log/pods",
+        )
+
+
+@check("prometheus", "doctor")
+def prometheus(host: Host, settings: Settings) -> Iterator[Finding]:
+    """One finding a scrape target; one if Prometheus itself is silent."""
+    if not settings.prometheus_url:
+        return
+    url = f"{settings.prometheus_url}/api/v1/targets?state=active"
+    try:
+        targets = json.loads(host.fetch(url))["data"]["activeTargets"]
+    except (OSError, ValueError, KeyError) as error:
+        yield Finding(
+            ok=False,
+            evidence=f"{url}: {error}",
+            cause="Prometheus does not answer",
+            cure="journalctl -u prometheus -n 50; systemctl restart prometheus",
+        )
+        return
+    for target in targets:
+        job = target["labels"].get("job", "unknown")
+        state = target.get("health")
+        if state == "down":
+            yield Finding(
+                ok=False,
+                of=job,
+                evidence=f"{target['scrapeUrl']}: {target.get('lastError', '')}",
+                cause=f"Prometheus cannot scrape {job}",
+                cure="see whether that service runs and listens there (ss -ltnp)",
+            )
+        else:
+            # "unknown" is a target that was not scraped yet, in the first seconds after a start.
+            yield Finding(ok=True, of=job, evidence=f"{target['scrapeUrl']} {state}")
+
+
+@check("exposed", "doctor")
+def exposed(host: Host, settings: Settings) -> Iterator[Finding]:
+    """Services without a password listen where they were told, and nowhere wider."""
+    expected = {
+        urlsplit(url).port: (urlsplit(url).hostname, name)
+        for url, name in ((settings.prometheus_url, "Prometheus"), (settings.node_exporter_url, "the node exporter"))
+        if url
+    }
+    expected.update({one["port"]: (one.get("address"), one["for"]) for one in settings.ports})
+    for listener in sockets.listeners(host, set(expected)):
+        address, name = expected[listener.port]
+        if listener.address in sockets.WILDCARDS and address not in sockets.WILDCARDS:
+            yield Finding(
+                ok=False,
+                of=str(listener.port),
+                evidence=f"{listener.who} listens on {listener.address}:{listener.port}",
+                cause=f"{name} was to listen on {address} only, and asks nobody for a password",
+                cure="appliance deploy sets the address again; look for local changes below /etc/default",
+            )
+        else:
+            yield Finding(ok=True, of=str(listener.port), evidence=f"{name} listens on {listener.address}")
+
+
+def _current(part: object) -> bool:
+    """Whether a part of `casemate-microvm status` says that it is current; a part it does not tell of is no finding."""
+    return not isinstance(part, dict) or bool(part.get("current", True))

@@ -1,0 +1,131 @@
+"""One JSON object for one host: what runs here, in which version, and is it well."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from appliance.node.health import checks, programs, registry  # noqa: F401 - checks registers what registry runs
+from appliance.node.health.host import Host
+from appliance.node.health.settings import Settings
+
+# Without one of these no pod can run.
+VITAL = ("engine", "unit-containerd", "storage", "microvm")
+
+
+def gather(host: Host, settings: Settings) -> dict:
+    """{"release", "health", "components", "pods", "findings"}: `findings` are the checks that did not pass.
+
+    `health` is `not deployed`, `failed` (pods cannot run), `degraded` (something else of severity error) or `ok`.
+    """
+    release = programs.release(host)
+    if release is None and not host.path(settings.bin).exists():
+        return {"release": None, "health": "not deployed", "components": [], "pods": [], "findings": []}
+    wrong = [one for one in registry.run("doctor", host, settings) if not one["ok"]]
+    return {
+        "release": (release or {}).get("release"),
+        "health": health(wrong),
+        "components": components(host, settings),
+        "pods": pods(host, settings),
+        "findings": wrong,
+    }
+
+
+def health(wrong: list[dict]) -> str:
+    """The word for a list of findings that are not ok."""
+    errors = [one["id"] for one in wrong if one["severity"] == "error"]
+    if any(one in VITAL for one in errors):
+        return "failed"
+    return "degraded" if errors else "ok"
+
+
+def components(host: Host, settings: Settings) -> list[dict]:
+    """Name, version (of the running thing where it tells) and state of each part."""
+    engine, _ = programs.engine_version(host, settings)
+    kernel = os.uname().release
+    found = [
+        {"name": "kernel", "version": kernel, "state": "running"},
+        {"name": "containerd", "version": engine or None, "state": _active(host, "containerd.service")},
+        {"name": "runc", "version": _version(host, ["runc", "--version"]), "state": "installed"},
+        {
+            "name": "qemu",
+            "version": _version(host, ["qemu-system-x86_64", "--version"]),
+            "state": "installed",
+        },
+        _microvm(host, settings),
+    ]
+    for name, unit, url, pattern in (
+        ("prometheus", "prometheus.service", settings.prometheus_url, "prometheus"),
+        ("node-exporter", "prometheus-node-exporter.service", settings.node_exporter_url, "node_exporter"),
+    ):
+        if url:
+            version = _build_info(host, url, pattern)
+            found.append({"name": name, "version": version, "state": _active(host, unit)})
+    for one in found:
+        if one["state"] == "installed" and one["version"] is None:
+            one["state"] = "absent"
+    return found
+
+
+def pods(host: Host, settings: Settings) -> list[dict]:
+    """The pods, each with the kernel that its guest says it runs (null without a guest of its own)."""
+    try:
+        known = programs.pods(host, settings) or []
+    except programs.ProgramError:
+        return []  # the finding `pod` says why
+    return [
+        {
+            "name": pod["name"],
+            "runtime": pod.get("runtime"),
+            "ready": bool(pod.get("ready")),
+            "ip": pod.get("ip") or None,
+            "guest_kernel": _guest_kernel(host, settings, pod),
+            "restarts": pod.get("restarts", 0),
+        }
+        for pod in known
+    ]
+
+
+def _guest_kernel(host: Host, settings: Settings, pod: dict) -> str | None:
+    if pod.get("runtime") != "microvm" or not pod.get("sandbox_id"):
+        return None
+    try:
+        return (programs.sandbox(host, settings, pod["sandbox_id"]) or {}).get("guest_kernel")
+    except programs.ProgramError:
+        return None  # a guest that is starting or gone; `ready` and the findings tell
+
+
+def _microvm(host: Host, settings: Settings) -> dict:
+    try:
+        status = programs.microvm(host, settings)
+    except programs.ProgramError:
+        return {"name": "microvm", "version": None, "state": "failed"}
+    if status is None:
+        return {"name": "microvm", "version": None, "state": "absent"}
+    return {
+        "name": "microvm",
+        "version": status.get("guest_kernel"),
+        "state": status.get("state", "ready"),
+        "accelerator": status.get("accelerator"),
+    }
+
+
+def _active(host: Host, unit: str) -> str:
+    state = programs.unit(host, unit)
+    return "absent" if state.get("LoadState") == "not-found" else state.get("ActiveState", "unknown")
+
+
+def _version(host: Host, argv: list[str]) -> str | None:
+    """The first thing that looks like a version in what a program says of itself."""
+    said = re.search(r"\d+\.\d+[\w.+~-]*", host.run(argv).out)
+    return said.group(0) if said else None
+
+
+def _build_info(host: Host, url: str, name: str) -> str | None:
+    """The version in a running program's own metrics."""
+    try:
+        text = host.fetch(f"{url}/metrics")
+    except OSError:
+        return None
+    said = re.search(rf'^{name}_build_info{{[^}}]*version="([^"]+)"', text, re.MULTILINE)
+    return said.group(1) if said else None
