@@ -27,6 +27,10 @@ GROUP = "appliance"
 _RUN_TIME_NAMES = ("ansible_facts", "casemate_host", "hostvars", "lookup(", "query(", "q(")
 
 
+# What Ansible adds to every host's variables on its own.
+_ANSIBLE_OWN = constants.INTERNAL_STATIC_VARS | {"ansible_local"}
+
+
 @dataclass(frozen=True)
 class MergedHost:
     """A host of the group `appliance`: its groups weakest first, its variables as Ansible merges and templates them.
@@ -88,7 +92,7 @@ def _host(host: object, variables: dict, loader: DataLoader, defaults: Mapping[s
     templar = Templar(loader=loader, variables={**defaults, **variables})
     values, undefined = {}, {}
     for name, value in variables.items():
-        if name in constants.INTERNAL_STATIC_VARS:
+        if name in _ANSIBLE_OWN:
             continue
         try:
             values[name] = _known(value, templar)

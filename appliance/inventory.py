@@ -103,7 +103,7 @@ def _judge(merged: "Merged", positions: Positions, sources: list[Path], content:
     problems = []
     if not positions.problems:  # else Ansible's warnings repeat, without a line, what is already listed
         problems += [Problem(source, None, "", "", " ".join(text.split())) for text in merged.warnings]
-    if not merged.hosts and not problems:
+    if not merged.hosts and not positions.problems and not problems:
         problems.append(_no_hosts(merged, source))
     options = schema.read_options(content)
     connection = known_connection_variables(content)
@@ -118,10 +118,8 @@ def _no_hosts(merged: "Merged", source: str) -> Problem:
     if "appliance" in merged.groups:
         return Problem(source, None, "appliance.hosts", "", "the group `appliance` has no hosts", expected)
     named = sorted(merged.groups - {"all", "ungrouped"})
-    hint = suggestion("appliance", named)
-    found = f" (groups here: {', '.join(named)})" if named else ""
-    message = f"there is no group `appliance`{found}" + (f"; {hint}" if hint else "")
-    return Problem(source, None, "appliance", "", message.replace("did you mean", "misspelt:"), expected)
+    found = f"; the groups here: {', '.join(named)}" if named else ""
+    return Problem(source, None, "appliance", "", f"there is no group `appliance`{found}", expected)
 
 
 def _ordered(problems: Iterable[Problem]) -> list[Problem]:

@@ -11,12 +11,18 @@ from pathlib import Path
 
 import yaml
 
-from appliance.formats import Format
+from appliance.formats import CIDR, DEVICE, LISTEN, PORT, Format
 from appliance.positions import KeyPath, suggestion
 
 # Variable (or `list[].key` inside one) to the form its value must have. An empty string is always accepted where the
 # role's default is empty: it means "not given".
-FORMATS: dict[str, Format] = {}
+FORMATS: dict[str, Format] = {
+    "engine_pod_cidr": CIDR,
+    "monitoring_listen_address": LISTEN,
+    "monitoring_node_exporter_port": PORT,
+    "monitoring_prometheus_port": PORT,
+    "storage_device": DEVICE,
+}
 
 # Variables that earlier releases had: name to (release that removed it, what to do instead). None is removed so far.
 REMOVED: dict[str, tuple[str, str]] = {}
