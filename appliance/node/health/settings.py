@@ -24,6 +24,8 @@ class Settings:
     # Each {"port": 9090, "address": "127.0.0.1", "for": "Prometheus", "setting": "monitoring_prometheus_port",
     #       "owners": ["prometheus.service"]}
     ports: list[dict] = field(default_factory=list)
+    # Ports that pods take on the host.
+    host_ports: list[int] = field(default_factory=list)
     offline: bool = False
     network_timeout: float = 4.0
     admin_time: float | None = None

@@ -46,19 +46,26 @@ def network(host: Host, settings: Settings) -> Finding:
 
 @check("port", "preflight")
 def ports(host: Host, settings: Settings) -> Iterator[Finding]:
-    """One finding a port that we will listen on."""
-    held = sockets.listeners(host, {one["port"] for one in settings.ports})
-    for wanted in settings.ports:
-        port, address = wanted["port"], wanted.get("address", "0.0.0.0")  # noqa: S104 - what a host port means
-        others = [one for one in held if one.clashes(address, port) and one.unit not in wanted.get("owners", [])]
+    """One finding a port that our services or the declared pods take."""
+    # Host ports are forwarded by firewall rules, not listened on: whoever listens there would lose its callers.
+    pods = [
+        {"port": one, "address": "0.0.0.0", "for": "a pod", "setting": "the pod's hostPort"}  # noqa: S104
+        for one in settings.host_ports
+    ]
+    wanted = settings.ports + pods
+    held = sockets.listeners(host, {one["port"] for one in wanted})
+    for one in wanted:
+        port, address = one["port"], one["address"]
+        others = [other for other in held if other.clashes(address, port) and other.unit not in one.get("owners", [])]
         if not others:
-            yield Finding(ok=True, of=str(port), evidence=f"free for {wanted['for']}, or already its own")
+            yield Finding(ok=True, of=str(port), evidence=f"free for {one['for']}, or already its own")
             continue
+        unit = others[0].unit
         yield Finding(
             ok=False,
             of=str(port),
-            evidence=f"{address}:{port} is taken by " + ", ".join(sorted({one.who for one in others})),
-            cause=f"{wanted['for']} needs this port",
-            cure=(f"systemctl disable --now {others[0].unit}" if others[0].unit else "stop that program")
-            + f", or set {wanted['setting']} to another port",
+            evidence=f"{address}:{port} is taken by " + ", ".join(sorted({other.who for other in others})),
+            cause=f"{one['for']} needs this port",
+            cure=(f"systemctl disable --now {unit}" if unit else "stop that program")
+            + f", or set {one['setting']} to another port",
         )

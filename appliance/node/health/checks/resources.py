@@ -22,7 +22,7 @@ def memory(host: Host, settings: Settings) -> Finding:
         return Finding(
             ok=False,
             evidence=evidence,
-            cause=f"engine, monitoring and one microVM need a machine of 1 GiB ({settings.memory_required_mib} MiB usable)",
+            cause=f"engine, monitoring and one guest need a 1 GiB machine ({settings.memory_required_mib} MiB usable)",
             cure=cure,
         )
     if mib < settings.memory_recommended_mib:
