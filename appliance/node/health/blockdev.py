@@ -10,6 +10,9 @@ from pathlib import Path
 from appliance.node.health.host import Host
 from appliance.node.health.settings import Settings
 
+POOL = "/var/lib/casemate/pool"
+# By this label a file system is known to be a pool of ours; the role storage gives it.
+LABEL = "casemate-pool"
 # What is read at both ends of a device to tell a blank one from data that no tool has a signature for.
 PROBE_BYTES = 1 << 20
 
@@ -22,7 +25,7 @@ def look(host: Host, settings: Settings) -> dict:
     by_uuid: whether this host has /dev/disk/by-uuid; content: what was found, in words; mounted: the source mounted at
     the pool's path, "" if none; filesystem: the type at the pool's path; entries: the names in the pool's directory.
     """
-    source, filesystem = _mounted_at(host, settings.storage_pool)
+    source, filesystem = _mounted_at(host, POOL)
     facts = {
         "device": settings.storage_device,
         "state": "directory",
@@ -30,18 +33,18 @@ def look(host: Host, settings: Settings) -> dict:
         "by_uuid": host.path("/dev/disk/by-uuid").is_dir(),
         "content": "",
         "mounted": source,
-        "filesystem": filesystem or _filesystem_of(host, settings.storage_pool),
-        "entries": _entries(host, settings.storage_pool),
+        "filesystem": filesystem or _filesystem_of(host, POOL),
+        "entries": _entries(host, POOL),
     }
     if settings.storage_device:
-        state, uuid, content = examine(host, settings.storage_device, settings.storage_label)
+        state, uuid, content = examine(host, settings.storage_device)
         if state == "busy" and same_device(host, source, settings.storage_device) and filesystem == "btrfs":
-            state, content = "pool", f"btrfs, mounted at {settings.storage_pool}"
+            state, content = "pool", f"btrfs, mounted at {POOL}"
         facts.update(state=state, uuid=uuid, content=content)
     return facts
 
 
-def examine(host: Host, device: str, label: str) -> tuple[str, str, str]:
+def examine(host: Host, device: str) -> tuple[str, str, str]:
     """State, UUID and content of one device; see `look`."""
     path = host.path(device)
     if not path.exists():
@@ -63,7 +66,7 @@ def examine(host: Host, device: str, label: str) -> tuple[str, str, str]:
     if partitions:
         described = f"{described} with partitions {', '.join(partitions)}".strip()
     user = _user_of(path)
-    ours = probe.get("TYPE") == "btrfs" and probe.get("LABEL") == label
+    ours = probe.get("TYPE") == "btrfs" and probe.get("LABEL") == LABEL
     if user:
         return "busy", probe.get("UUID", ""), f"{described or 'unknown content'}; {user}"
     if ours:

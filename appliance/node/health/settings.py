@@ -31,8 +31,6 @@ class Settings:
     admin_time: float | None = None
     storage_device: str = ""
     storage_format: bool = False
-    storage_pool: str = "/var/lib/casemate/pool"
-    storage_label: str = "casemate-pool"
     units: list[str] = field(default_factory=lambda: ["containerd.service"])
     engine_socket: str = "/run/containerd/containerd.sock"
     prometheus_url: str = ""

@@ -13,7 +13,7 @@ UNIT = "/etc/systemd/system/var-lib-casemate-pool.mount"
 @check("storage-device", "preflight")
 def device(host: Host, settings: Settings) -> Finding:
     """Whether the declared device can become, or already is, the pool without losing anything."""
-    pool, wanted = settings.storage_pool, settings.storage_device
+    pool, wanted = blockdev.POOL, settings.storage_device
     found = blockdev.look(host, settings)
     mounted = found["mounted"]
     if not wanted:
@@ -24,7 +24,7 @@ def device(host: Host, settings: Settings) -> Finding:
                 cause="the pool of an earlier deploy is on a device that the inventory no longer knows",
                 cure=f"set storage_device: {mounted} for this host",
             )
-        return _directory(found, settings)
+        return _directory(found)
     if mounted and not blockdev.same_device(host, mounted, wanted):
         return Finding(
             ok=False,
@@ -42,7 +42,7 @@ def device(host: Host, settings: Settings) -> Finding:
                 cause="this is the pool of another deploy; the one in use until now is not mounted",
                 cure=f"attach the earlier device, or remove {UNIT} to take this one",
             )
-        return _unless_hiding(host, found, settings, f"{wanted} holds our pool ({content})")
+        return _unless_hiding(host, found, f"{wanted} holds our pool ({content})")
     if state == "blank":
         expected = _expected(host)
         if expected:
@@ -52,12 +52,11 @@ def device(host: Host, settings: Settings) -> Finding:
                 cause="this host had a pool, and it is not on this device (names can change at a boot)",
                 cure=f"name the right device (ls -l /dev/disk/by-id); to start afresh remove {UNIT}",
             )
-        return _unless_hiding(host, found, settings, f"{wanted} is blank and will be formatted")
+        return _unless_hiding(host, found, f"{wanted} is blank and will be formatted")
     if state == "used" and settings.storage_format:
         return _unless_hiding(
             host,
             found,
-            settings,
             f"{wanted} will be ERASED ({content}), as storage_format: true asks",
         )
     if state == "used":
@@ -84,7 +83,7 @@ def device(host: Host, settings: Settings) -> Finding:
 def pool(host: Host, settings: Settings) -> Finding:
     """Whether the pool that the host was given is there, and has room."""
     found = blockdev.look(host, settings)
-    where = settings.storage_pool
+    where = blockdev.POOL
     if _expected(host) and not found["mounted"]:
         return Finding(
             ok=False,
@@ -108,13 +107,13 @@ def pool(host: Host, settings: Settings) -> Finding:
             cure="remove images and volumes that are not needed, or enlarge the device",
         )
     if not found["mounted"]:
-        return _directory(found, settings)
+        return _directory(found)
     return Finding(ok=True, evidence=f"{found['mounted']} ({found['filesystem']}) at {where}, {free} MiB free")
 
 
-def _directory(found: dict, settings: Settings) -> Finding:
+def _directory(found: dict) -> Finding:
     """A pool without a device: right for a try, and said plainly."""
-    evidence = f"the pool is a plain directory on {found['filesystem'] or 'unknown'}: {settings.storage_pool}"
+    evidence = f"the pool is a plain directory on {found['filesystem'] or 'unknown'}: {blockdev.POOL}"
     if found["filesystem"] == "btrfs":
         return Finding(ok=True, evidence=evidence)
     return Finding(
@@ -126,14 +125,14 @@ def _directory(found: dict, settings: Settings) -> Finding:
     )
 
 
-def _unless_hiding(host: Host, found: dict, settings: Settings, evidence: str) -> Finding:
+def _unless_hiding(host: Host, found: dict, evidence: str) -> Finding:
     """Mounting over a directory in use would hide what pods have written there."""
     if found["entries"] and not found["mounted"] and not _expected(host):
         return Finding(
             ok=False,
-            evidence=f"{settings.storage_pool} is a directory with {', '.join(found['entries'][:5])} in it",
+            evidence=f"{blockdev.POOL} is a directory with {', '.join(found['entries'][:5])} in it",
             cause="the pool was a directory until now; the device would be mounted over it and hide its content",
-            cure=f"stop the pods and move {settings.storage_pool} away, or set storage_device to an empty string",
+            cure=f"stop the pods and move {blockdev.POOL} away, or set storage_device to an empty string",
         )
     return Finding(ok=True, evidence=evidence)
 
