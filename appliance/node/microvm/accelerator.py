@@ -1,0 +1,85 @@
+"""Which accelerator guests get: found by booting one, because /dev/kvm being there proves nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from pathlib import Path
+
+from . import qemu, store
+from .image import Image, Report
+from .settings import STATE, Settings
+
+ANSWER = STATE / "accelerator.json"
+KVM = Path("/dev/kvm")
+
+
+def known(settings: Settings, image: Image | None) -> str | None:
+    """Return the accelerator to use, or None when it has to be found out (again)."""
+    if settings.accelerator != "auto":
+        return settings.accelerator
+    answer = store.read_json(ANSWER)
+    return answer["accelerator"] if answer and image and answer["asked"] == _question(image) else None
+
+
+def remembered() -> str:
+    """Return the accelerator of the last probe, whatever has changed since; ``tcg``, which always works, if none."""
+    return (store.read_json(ANSWER) or {}).get("accelerator", "tcg")
+
+
+def probe(settings: Settings, image: Image, report: Report) -> str:
+    """Return the accelerator, booting a guest that ends itself where the answer is not known. Remembers the answer."""
+    if accelerator := known(settings, image):
+        return accelerator
+    question = _question(image)
+    works, evidence = False, "no /dev/kvm"
+    if question["kvm"]:
+        report(f"accelerator: booting a guest with KVM, at most {settings.probe_deadline_s} s")
+        works, evidence = _boots(image, settings.probe_deadline_s)
+    accelerator = "kvm" if works else "tcg"
+    store.write_json(ANSWER, {"accelerator": accelerator, "evidence": evidence, "asked": question})
+    report(f"accelerator: {accelerator} ({evidence})")
+    return accelerator
+
+
+def _question(image: Image) -> dict[str, object]:
+    """Return what the answer depends on."""
+    return {
+        "kvm": KVM.exists(),
+        "host_kernel": os.uname().release,
+        "qemu": _binary_identity(),
+        "guest_kernel": image.kernel,
+    }
+
+
+def _binary_identity() -> str:
+    """Return what changes when QEMU is upgraded, without starting it."""
+    for directory in os.get_exec_path():
+        try:
+            stat = Path(directory, qemu.BINARY).stat()
+        except OSError:
+            continue
+        return f"{stat.st_size}-{int(stat.st_mtime)}"
+    return "missing"
+
+
+def _boots(image: Image, deadline_s: int) -> tuple[bool, str]:
+    """Tell whether a guest boots with KVM and ends itself in time, and what was seen."""
+    # fmt: off
+    argv = [
+        qemu.BINARY, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", "128M", "-M", "microvm,acpi=on,rtc=on",
+        "-serial", "stdio", "-kernel", str(image.vmlinuz), "-initrd", str(image.initrd),
+        "-append", qemu.kernel_words("kvm", "casemate.probe"),
+    ]
+    # fmt: on
+    start = time.monotonic()
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=deadline_s)
+    except subprocess.TimeoutExpired:
+        return False, f"a guest on /dev/kvm did not end itself within {deadline_s} s"
+    if b"casemate-probe-ok" not in done.stdout:
+        words = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()[-1:]
+        return False, f"QEMU with KVM ended with {done.returncode}: {' '.join(words)}"
+    return True, f"a guest booted in {time.monotonic() - start:.1f} s"

@@ -1,0 +1,569 @@
+"""The guest's agent and PID 1: starts the pod's containers with the guest's own runc and carries their input and output.
+
+It answers the calls that protocol.py describes, over one virtio-serial port:
+
+======== ============================== ============================================================
+call     takes                          does
+======== ============================== ============================================================
+ping                                    tells that the guest is up
+configure see `Agent.call_configure`    gives a fresh or restored guest its identity and network
+create   id, spec (OCI config.json)     ``runc create``: the container is there, its program not yet running
+exec     id, process (OCI process)      notes a process to run in a container; replies with its ``key``
+attach   key (a container's id, or      ``runc start`` or ``runc exec``, then input and output until EXIT
+         one that exec gave)
+started  id                             replies when the container's program runs, or why it does not
+delete   id                             ``runc delete --force``
+pause, resume, update (resources)  id   what runc does under these names
+======== ============================== ============================================================
+
+The agent has one thread and never waits for a child: it is the parent that runc's orphans come to, so exit codes
+are read from the kernel and exact.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import fcntl
+import json
+import os
+import selectors
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import protocol  # noqa: E402 (beside this file in the guest; -I keeps the directory off the path)
+
+RUN = Path("/run/casemate")
+PORT_NAME = "casemate"
+BUSYBOX = "/bin/busybox"
+ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207  # <linux/random.h>
+
+
+class CallError(Exception):
+    """A call cannot be done; the text goes back to the caller."""
+
+
+class Process:
+    """One program in a container, and the ends of its pipes (or its terminal) that the agent holds."""
+
+    def __init__(self, key: str, container: str, terminal: bool, spec: dict | None = None):
+        self.key = key
+        self.container = container
+        self.terminal = terminal
+        self.spec = spec  # OCI process of an exec; None for the container's own program
+        self.stream: int | None = None
+        self.pid: int | None = None
+        self.exit_code: int | None = None
+        self.stdin: int | None = None
+        self.outputs: dict[int, int] = {}  # descriptor -> STDOUT or STDERR
+        self.input = bytearray()
+        self.input_ended = False
+        self.window = protocol.WINDOW
+        self.start_result: dict | None = None
+        self.start_waiters: list[int] = []
+
+
+class Agent:
+    def __init__(self, port: int):
+        self.port = port
+        self.decoder = protocol.Decoder()
+        self.outgoing = bytearray()
+        self.selector = selectors.DefaultSelector()
+        self.children: dict[int, Callable[[int], None]] = {}
+        self.orphans: dict[int, int] = {}  # exits of programs whose runc has not reported yet
+        self.processes: dict[str, Process] = {}
+        self.streams: dict[int, Process] = {}
+        self.counter = 0
+        os.set_blocking(port, False)
+        self._watch(port, selectors.EVENT_READ, self._port_ready)
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._watch(wake_read, selectors.EVENT_READ, lambda _: self._reap(wake_read))
+
+    # --- the loop
+
+    def serve(self) -> None:
+        while True:
+            for key, events in self.selector.select():
+                key.data(events)
+
+    def _watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
+        self.selector.register(fd, events, handler)
+
+    def _forget(self, fd: int) -> None:
+        with contextlib.suppress(KeyError):
+            self.selector.unregister(fd)
+
+    def _port_ready(self, events: int) -> None:
+        if events & selectors.EVENT_READ:
+            data = b""
+            with contextlib.suppress(BlockingIOError):
+                data = os.read(self.port, 65536)
+                if not data:  # the host's end is closed for now
+                    time.sleep(0.05)
+            for kind, stream, payload in self.decoder.feed(data):
+                self._frame(kind, stream, payload)
+        if self.outgoing:
+            self._flush()
+
+    def _send(self, data: bytes) -> None:
+        self.outgoing += data
+        self._flush()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self.outgoing:
+                del self.outgoing[: os.write(self.port, self.outgoing[:65536])]
+        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.outgoing else 0)
+        self.selector.modify(self.port, wanted, self._port_ready)
+
+    def _frame(self, kind: int, stream: int, payload: bytes) -> None:
+        if kind == protocol.CALL:
+            self._call(stream, json.loads(payload))
+            return
+        process = self.streams.get(stream)
+        if process is None:
+            return
+        if kind == protocol.STDIN:
+            process.input += payload
+            process.input_ended = process.input_ended or not payload
+            self._write_input(process)
+        elif kind == protocol.CREDIT:
+            process.window += protocol.credit_of(payload)
+            self._watch_outputs(process)
+        elif kind == protocol.SIGNAL:
+            self._signal(process, payload[0])
+        elif kind == protocol.RESIZE and process.terminal and process.stdin is not None:
+            fcntl.ioctl(process.stdin, termios.TIOCSWINSZ, struct.pack("HHHH", *struct.unpack("!HH", payload), 0, 0))
+        elif kind == protocol.HANGUP:
+            # Nobody listens any more: on the host, the program has ended, so it must end here.
+            self._signal(process, signal.SIGKILL)
+            process.stream = None
+            self.streams.pop(stream, None)
+            self._watch_outputs(process)
+
+    def _call(self, stream: int, call: dict) -> None:
+        try:
+            getattr(self, "call_" + call.pop("op"))(stream, **call)
+        except (CallError, OSError, AttributeError, TypeError, ValueError, subprocess.SubprocessError) as error:
+            self._reply(stream, error=f"{error}" if isinstance(error, CallError) else f"guest agent: {error!r}")
+
+    def _reply(self, stream: int, **content: object) -> None:
+        content.setdefault("ok", "error" not in content)
+        self._send(protocol.message(protocol.REPLY, stream, content))
+
+    # --- children
+
+    def _spawn(self, argv: list[str], done: Callable[[int], None], **stdio: int) -> None:
+        """Start a child; `done` is called with its exit code when it has ended."""
+        stdio = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | stdio
+        child = subprocess.Popen(argv, env=ENVIRONMENT, **stdio)
+        self.children[child.pid] = done
+        child.returncode = 0  # it is reaped here, never by subprocess
+
+    def _reap(self, wake: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(wake, 4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if not pid:
+                break
+            code = os.waitstatus_to_exitcode(status)
+            code = 128 - code if code < 0 else code
+            if pid in self.children:
+                self.children.pop(pid)(code)
+                continue
+            process = next((p for p in self.processes.values() if p.pid == pid and p.exit_code is None), None)
+            if process:
+                self._ended(process, code)
+            elif self.children:
+                self.orphans[pid] = code
+        if not self.children:
+            self.orphans.clear()
+
+    def _runc(self, verb: str, arguments: list[str], done: Callable[[str | None], None], **stdio: int) -> None:
+        """Run runc; `done` gets None, or what went wrong in runc's own words."""
+        self.counter += 1
+        log = RUN / f"runc-{self.counter}.log"
+
+        def finished(code: int) -> None:
+            error = None if code == 0 else last_error(log) or f"runc {verb} ended with {code}"
+            log.unlink(missing_ok=True)
+            done(error)
+
+        argv = ["/usr/sbin/runc", "--log", str(log), "--log-format", "json", verb, *arguments]
+        self._spawn(argv, finished, **stdio)
+
+    def _runc_program(self, process: Process, verb: str, arguments: list[str], done: Callable[[str | None], None]) -> None:
+        """Run ``runc create`` or ``runc exec --detach`` for `process`, and learn the PID it gets."""
+        self.counter += 1
+        pid_file = RUN / f"{self.counter}.pid"
+        stdio, ours, theirs = {}, [], []
+        if process.terminal:
+            listener = self._console(process)
+            arguments = ["--console-socket", listener, *arguments]
+        else:
+            inside, process.stdin = os.pipe2(os.O_CLOEXEC)
+            out, out_inside = os.pipe2(os.O_CLOEXEC)
+            err, err_inside = os.pipe2(os.O_CLOEXEC)
+            process.outputs = {out: protocol.STDOUT, err: protocol.STDERR}
+            ours, theirs = [process.stdin, out, err], [inside, out_inside, err_inside]
+            stdio = {"stdin": inside, "stdout": out_inside, "stderr": err_inside}
+
+        def finished(error: str | None) -> None:
+            if error is None:
+                process.pid = int(pid_file.read_text())
+                if process.pid in self.orphans:
+                    self._ended(process, self.orphans.pop(process.pid))
+            pid_file.unlink(missing_ok=True)
+            done(error)
+
+        self._runc(verb, ["--pid-file", str(pid_file), *arguments], finished, **stdio)
+        for fd in theirs:
+            os.close(fd)
+        for fd in ours:
+            os.set_blocking(fd, False)
+
+    def _console(self, process: Process) -> str:
+        """Listen where runc sends the terminal of `process`; return the socket's path."""
+        path = RUN / f"console-{self.counter}"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(1)
+
+        def accept(_: int) -> None:
+            connection, _address = listener.accept()
+            with connection:
+                _data, ancillary, _flags, _from = connection.recvmsg(4096, socket.CMSG_SPACE(4))
+            self._forget(listener.fileno())
+            listener.close()
+            path.unlink()
+            descriptors = array.array("i", ancillary[0][2][:4])
+            process.stdin = descriptors[0]
+            os.set_blocking(process.stdin, False)
+            process.outputs = {process.stdin: protocol.STDOUT}
+            self._watch_outputs(process)
+
+        self._watch(listener.fileno(), selectors.EVENT_READ, accept)
+        return str(path)
+
+    # --- input and output
+
+    def _write_input(self, process: Process) -> None:
+        if process.stdin is None:
+            return
+        written = 0
+        try:
+            while process.input:
+                count = os.write(process.stdin, process.input[:65536])
+                del process.input[:count]
+                written += count
+        except BlockingIOError:
+            pass
+        except OSError:  # the program has closed its input
+            written += len(process.input)
+            process.input.clear()
+            process.input_ended = True
+        if written and process.stream is not None:
+            self._send(protocol.credit(process.stream, written))
+        if process.terminal:
+            if process.input and process.stdin in self.selector.get_map():  # full: try again when it has been read
+                self.selector.modify(process.stdin, selectors.EVENT_READ | selectors.EVENT_WRITE, self._io(process))
+            return
+        if process.input:
+            if process.stdin not in self.selector.get_map():
+                self._watch(process.stdin, selectors.EVENT_WRITE, lambda _: self._write_input(process))
+            return
+        self._forget(process.stdin)
+        if process.input_ended:
+            os.close(process.stdin)
+            process.stdin = None
+
+    def _io(self, process: Process) -> Callable[[int], None]:
+        def ready(events: int) -> None:
+            if events & selectors.EVENT_WRITE:
+                self.selector.modify(process.stdin, selectors.EVENT_READ, self._io(process))
+                self._write_input(process)
+            if events & selectors.EVENT_READ:
+                self._read_output(process, process.stdin)
+
+        return ready
+
+    def _watch_outputs(self, process: Process) -> None:
+        """Read the outputs of `process` exactly while somebody takes them (or nobody ever will)."""
+        wanted = process.start_result is not None and (process.stream is None or process.window > 0)
+        watched = self.selector.get_map()
+        for fd in list(process.outputs):
+            if wanted and fd not in watched:
+                handler = self._io(process) if process.terminal else lambda _, fd=fd: self._read_output(process, fd)
+                self._watch(fd, selectors.EVENT_READ, handler)
+            elif not wanted and fd in watched:
+                self._forget(fd)
+        if process.exit_code is not None:
+            self._drain(process)
+
+    def _read_output(self, process: Process, fd: int) -> bool:
+        """Pass on one piece of output; False when there is none now."""
+        try:
+            data = os.read(fd, max(1, min(protocol.CHUNK, process.window)) if process.stream else protocol.CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:  # a terminal whose last user has gone
+            data = b""
+        if not data:
+            self._forget(fd)
+            process.outputs.pop(fd)
+            if fd != process.stdin:
+                os.close(fd)
+            return False
+        if process.stream is not None:
+            process.window -= len(data)
+            self._send(protocol.frame(process.outputs[fd], process.stream, data))
+            if process.window <= 0:
+                self._watch_outputs(process)
+        return True
+
+    def _ended(self, process: Process, code: int) -> None:
+        """The program has ended: write out what it wrote to files, then tell its output and its code."""
+
+        def synced(_: int) -> None:
+            process.exit_code = code
+            self._watch_outputs(process)
+
+        if process.spec is None:
+            self._spawn([BUSYBOX, "sync"], synced)  # the share is cached: "it has ended" must mean "it is written"
+        else:
+            synced(0)
+
+    def _drain(self, process: Process) -> None:
+        """Send what the ended program left in its pipes, then EXIT.
+
+        A child that outlives it and holds a pipe open is not waited for, as in containerd.
+        """
+        for fd in list(process.outputs):
+            while (process.stream is None or process.window > 0) and self._read_output(process, fd):
+                pass
+        if process.stream is not None and process.window <= 0 and process.outputs:
+            return  # more when the reader has paid
+        if process.stream is not None:
+            self._send(protocol.message(protocol.EXIT, process.stream, {"code": process.exit_code}))
+            self.streams.pop(process.stream, None)
+            process.stream = None
+        for fd in {*process.outputs, process.stdin} - {None}:
+            self._forget(fd)
+            os.close(fd)
+        process.outputs, process.stdin = {}, None
+        if process.spec is not None:
+            self.processes.pop(process.key, None)
+
+    def _signal(self, process: Process, number: int) -> None:
+        if process.pid is not None and process.exit_code is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, number)
+
+    # --- the calls
+
+    def _container(self, container: str) -> Process:
+        try:
+            return self.processes[container]
+        except KeyError:
+            raise CallError(f"no container {container} in this guest") from None
+
+    def call_ping(self, stream: int) -> None:
+        self._reply(stream, guest_kernel=os.uname().release)
+
+    def call_configure(
+        self, stream: int, *, seed: str, time_ns: int, hostname: str, machine_id: str, interface: dict | None,
+        sysctl: dict[str, str], shares: dict[str, str],
+    ) -> None:
+        """Make this guest a pod's own: nothing of the template it may come from may be seen by a workload.
+
+        seed: random bytes of the host, as hex; time_ns: the host's clock; interface: mac, mtu, addresses
+        (with prefix), routes (dst, gateway, scope); shares: mount tag -> cache mode, mounted at /run/<tag>.
+        """
+        reseed(bytes.fromhex(seed))
+        time.clock_settime_ns(time.CLOCK_REALTIME, time_ns)
+        socket.sethostname(hostname)
+        Path("/etc/machine-id").write_text(machine_id + "\n")
+        for tag, cache in shares.items():
+            os.makedirs(f"/run/{tag}", exist_ok=True)
+            options = f"trans=virtio,version=9p2000.L,msize=262144,cache={cache}"
+            must([BUSYBOX, "mount", "-t", "9p", "-o", options, tag, f"/run/{tag}"])
+        for name, value in sysctl.items():
+            Path("/proc/sys", name.replace(".", "/")).write_text(value)
+        if interface:
+            must(["/sbin/ip", "-batch", "-"], network_commands(interface))
+        self._reply(stream, guest_kernel=os.uname().release)
+
+    def call_create(self, stream: int, *, id: str, spec: dict) -> None:
+        if id in self.processes:
+            raise CallError(f"container {id} is already in this guest")
+        bundle = RUN / "bundles" / id
+        bundle.mkdir(parents=True)
+        (bundle / "config.json").write_text(json.dumps(spec))
+        process = self.processes[id] = Process(id, id, bool(spec["process"].get("terminal")))
+
+        def created(error: str | None) -> None:
+            if error:
+                self.processes.pop(id)
+                remove(bundle)
+                self._reply(stream, error=error)
+            else:
+                self._reply(stream)
+
+        self._runc_program(process, "create", ["--bundle", str(bundle), id], created)
+
+    def call_exec(self, stream: int, *, id: str, process: dict) -> None:
+        self._container(id)
+        self.counter += 1
+        key = f"{id}/{self.counter}"
+        self.processes[key] = Process(key, id, bool(process.get("terminal")), process)
+        self._reply(stream, key=key)
+
+    def call_attach(self, stream: int, *, key: str) -> None:
+        process = self._container(key)
+        if process.stream is not None or process.start_result is not None:
+            raise CallError(f"{key} already has its listener")
+        process.stream = stream
+        self.streams[stream] = process
+
+        def running(error: str | None) -> None:
+            process.start_result = {"error": error} if error else {}
+            for waiter in [stream, *process.start_waiters]:
+                self._reply(waiter, **process.start_result)
+            process.start_waiters = []
+            if error and process.spec is not None:
+                self.processes.pop(key, None)
+            self._watch_outputs(process)
+
+        if process.spec is None:
+            self._runc("start", [process.container], running)
+            return
+        self.counter += 1
+        file = RUN / f"process-{self.counter}.json"
+        file.write_text(json.dumps(process.spec))
+
+        def executed(error: str | None) -> None:
+            file.unlink()
+            running(error)
+
+        self._runc_program(process, "exec", ["--detach", "--process", str(file), process.container], executed)
+
+    def call_started(self, stream: int, *, id: str) -> None:
+        process = self._container(id)
+        if process.start_result is None:
+            process.start_waiters.append(stream)
+        else:
+            self._reply(stream, **process.start_result)
+
+    def call_delete(self, stream: int, *, id: str) -> None:
+        def deleted(error: str | None) -> None:
+            if error is None:
+                remove(RUN / "bundles" / id)
+                for key in [k for k, p in self.processes.items() if p.container == id]:
+                    process = self.processes.pop(key)
+                    process.exit_code = 255 if process.exit_code is None else process.exit_code
+                    self._drain(process)
+            self._reply(stream, **({"error": error} if error else {}))
+
+        self._runc("delete", ["--force", id], deleted)
+
+    def call_pause(self, stream: int, *, id: str) -> None:
+        self._runc("pause", [id], lambda error: self._reply(stream, **({"error": error} if error else {})))
+
+    def call_resume(self, stream: int, *, id: str) -> None:
+        self._runc("resume", [id], lambda error: self._reply(stream, **({"error": error} if error else {})))
+
+    def call_update(self, stream: int, *, id: str, resources: dict) -> None:
+        file = RUN / f"resources-{id}.json"
+        file.write_text(json.dumps(resources))
+
+        def updated(error: str | None) -> None:
+            file.unlink()
+            self._reply(stream, **({"error": error} if error else {}))
+
+        self._runc("update", ["--resources", str(file), id], updated)
+
+
+def network_commands(interface: dict) -> str:
+    """Return what ``ip -batch`` must do to give eth0 the pod's address."""
+    lines = ["link set dev lo up", f"link set dev eth0 address {interface['mac']} mtu {interface['mtu']} up"]
+    for address in interface["addresses"]:
+        lines.append(f"addr add {address} dev eth0" + (" nodad" if ":" in address else ""))
+    for route in interface["routes"]:
+        via = f" via {route['gateway']}" if route.get("gateway") else ""
+        scope = f" scope {route['scope']}" if route.get("scope") else ""
+        lines.append(f"route add {route['dst']}{via} dev eth0{scope}")
+    return "\n".join(lines) + "\n"
+
+
+def reseed(seed: bytes) -> None:
+    """Feed the kernel's random pool and make it use what it was fed, now."""
+    with open("/dev/urandom", "wb") as device:
+        fcntl.ioctl(device, RNDADDENTROPY, struct.pack("ii", len(seed) * 8, len(seed)) + seed)
+        fcntl.ioctl(device, RNDRESEEDCRNG)
+
+
+def last_error(log: Path) -> str | None:
+    """Return the last error in runc's JSON log."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        return next((line["msg"] for line in reversed(lines) if line.get("level") in ("error", "fatal")), None)
+    return None
+
+
+def must(argv: list[str], text: str = "") -> None:
+    """Run a short command to its end. Raises CallError with its own message."""
+    done = subprocess.run(argv, input=text, text=True, capture_output=True, env=ENVIRONMENT)
+    if done.returncode:
+        raise CallError(f"{' '.join(argv)}: {done.stderr.strip() or done.returncode}")
+
+
+def remove(bundle: Path) -> None:
+    """Remove a bundle: a directory with one file."""
+    with contextlib.suppress(FileNotFoundError):
+        (bundle / "config.json").unlink(missing_ok=True)
+        bundle.rmdir()
+
+
+def prepare_guest() -> None:
+    """Mount what a container engine expects."""
+    for kind, target, options in (
+        ("tmpfs", "/run", "mode=0755"),
+        ("tmpfs", "/tmp", "mode=1777"),
+        ("devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620"),
+        ("tmpfs", "/dev/shm", "mode=1777"),
+        ("mqueue", "/dev/mqueue", "rw"),
+        ("cgroup2", "/sys/fs/cgroup", "rw"),
+    ):
+        os.makedirs(target, exist_ok=True)
+        must([BUSYBOX, "mount", "-t", kind, "-o", options, kind, target])
+    RUN.mkdir(mode=0o700)
+    Path("/proc/self/oom_score_adj").write_text("-1000")
+
+
+def open_port() -> int:
+    """Open the virtio-serial port that leads to the host."""
+    for entry in Path("/sys/class/virtio-ports").iterdir():
+        if (entry / "name").read_text().strip() == PORT_NAME:
+            return os.open(f"/dev/{entry.name}", os.O_RDWR | os.O_CLOEXEC)
+    raise SystemExit("casemate: no port to the host")
+
+
+if __name__ == "__main__":
+    prepare_guest()
+    Agent(open_port()).serve()

@@ -1,0 +1,92 @@
+"""What /etc/casemate/microvm.json may say, its defaults, and the choice of a size for a pod's guest."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+CONFIG = Path("/etc/casemate/microvm.json")
+STATE = Path("/var/lib/casemate/microvm")
+RUN = Path("/run/casemate/microvm")
+
+MIB = 1024 * 1024
+
+
+class RuntimeFailure(Exception):
+    """Something the runtime cannot or will not do; the text names cause, place and cure."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """One size class: what a guest gets."""
+
+    name: str
+    memory_mib: int
+    vcpus: int
+    template: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The runtime's configuration; roles/microvm/defaults/main.yml is its manual."""
+
+    accelerator: str = "auto"
+    probe_deadline_s: int = 10
+    start_deadline_s: int = 120
+    user: str = "casemate-microvm"
+    guest_overhead_mib: int = 96
+    kernel_package: str = "linux-image-amd64"
+    guest_packages: tuple[str, ...] = ("busybox-static", "iproute2", "libpython3-stdlib", "python3-minimal", "runc")
+    sizes: tuple[Size, ...] = (
+        Size("small", 256, 1, template=True),
+        Size("medium", 512, 1),
+        Size("large", 1024, 2),
+    )
+
+    def size_for(self, memory: int | None, vcpus: int | None) -> Size:
+        """Return the smallest size that holds a pod with `memory` bytes and `vcpus` processors.
+
+        None means that the pod sets no limit. A pod too big for every class gets a size of its own.
+        """
+        wanted_mib = 0 if not memory else -(-memory // MIB) + self.guest_overhead_mib
+        wanted_cpus = min(vcpus or 1, os.cpu_count() or 1)
+        for size in sorted(self.sizes, key=lambda s: (s.memory_mib, s.vcpus)):
+            if size.memory_mib >= wanted_mib and size.vcpus >= wanted_cpus:
+                return size
+        largest = max(size.memory_mib for size in self.sizes)
+        memory_mib = max(-(-wanted_mib // 64) * 64, min(s.memory_mib for s in self.sizes))
+        if wanted_mib <= largest:
+            memory_mib = next(s.memory_mib for s in sorted(self.sizes, key=lambda s: s.memory_mib)
+                              if s.memory_mib >= wanted_mib)
+        return Size("custom", memory_mib, wanted_cpus)
+
+
+def load(path: Path = CONFIG) -> Settings:
+    """Return the settings; a missing file means the defaults.
+
+    Raises RuntimeFailure naming file and key when the file cannot be understood.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except FileNotFoundError:
+        return Settings()
+    except ValueError as error:
+        raise RuntimeFailure(f"{path}: not JSON: {error}; deploy writes this file, run it again") from None
+    known = {field.name for field in dataclasses.fields(Settings)}
+    if unknown := sorted(set(content) - known):
+        raise RuntimeFailure(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    try:
+        if "sizes" in content:
+            content["sizes"] = tuple(Size(**size) for size in content["sizes"])
+        if "guest_packages" in content:
+            content["guest_packages"] = tuple(content["guest_packages"])
+        settings = Settings(**content)
+    except TypeError as error:
+        raise RuntimeFailure(f"{path}: {error}") from None
+    if settings.accelerator not in ("auto", "kvm", "tcg"):
+        raise RuntimeFailure(f"{path}: accelerator is {settings.accelerator!r}, not one of auto, kvm, tcg")
+    if not settings.sizes:
+        raise RuntimeFailure(f"{path}: sizes is empty; a guest needs at least one")
+    return settings

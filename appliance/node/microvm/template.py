@@ -1,0 +1,154 @@
+"""Templates: a guest booted once, stopped with its agent waiting, from which every pod's guest is restored.
+
+A template is a directory with ``memory`` (the guest's RAM, sparse), ``devices`` (QEMU's migration stream, some 70 KB)
+and ``template.json``, written last. It is named by everything it depends on, so a stale one is never found.
+The agent waits and nothing is mounted, so it holds no secret and no identity but the ones that `configure` replaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pwd
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+from . import boot, qemu, store
+from .image import Image, Report
+from .qemu import Machine
+from .settings import MIB, STATE, RuntimeFailure, Settings, Size
+
+TEMPLATES = STATE / "templates"
+SHARES = ("share", "volumes")
+"""Mount tags of a guest's two 9p exports: containers' root file systems, and their volumes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Template:
+    directory: Path
+    memory: Path
+    devices: Path
+    read_only: bool
+
+
+def key(image: Image, size: Size, accelerator: str, qemu_identity: str) -> str:
+    """Return the name of the template that fits these."""
+    sample = machine(image, size, accelerator).argv()
+    parts = [image.key, size.memory_mib, size.vcpus, accelerator, qemu_identity, os.uname().release, sample]
+    if accelerator == "kvm":
+        parts.append(_host_cpu())  # a guest saved with `-cpu host` fits only the processor it was saved on
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def find(image: Image, size: Size, accelerator: str, qemu_identity: str) -> Template | None:
+    """Return the template for these, or None when there is none or its memory is not as it was saved.
+
+    QEMU before 8.2 can only open the memory file for writing, though it maps it privately. The file's change time,
+    which no process can set, tells whether a guest that broke out of its QEMU has written to it.
+    """
+    directory = TEMPLATES / key(image, size, accelerator, qemu_identity)
+    record = store.read_json(directory / "template.json")
+    if record is None:
+        return None
+    with contextlib.suppress(FileNotFoundError):
+        if [_identity(directory / name) for name in ("memory", "devices")] == record["files"]:
+            return Template(directory, directory / "memory", directory / "devices", record["read_only"])
+    return None
+
+
+def machine(image: Image, size: Size, accelerator: str) -> Machine:
+    """Return the machine of a guest, without what differs from pod to pod."""
+    return Machine(
+        accelerator=accelerator,
+        memory_mib=size.memory_mib,
+        vcpus=size.vcpus,
+        vmlinuz=str(image.vmlinuz),
+        initrd=str(image.initrd),
+        rootfs=str(image.rootfs),
+        tap="tap0",
+        shares=tuple((tag, f"/run/pod/{tag}") for tag in SHARES),
+    )
+
+
+def make(settings: Settings, image: Image, size: Size, accelerator: str, qemu_identity: str, report: Report) -> None:
+    """Make the template for `size` unless a good one is there.
+
+    Raises RuntimeFailure when the guest does not boot within the settings' deadline or QEMU refuses to save it.
+    """
+    if find(image, size, accelerator, qemu_identity):
+        return
+    name = key(image, size, accelerator, qemu_identity)
+    TEMPLATES.mkdir(parents=True, exist_ok=True)
+    report(f"template {size.name}: booting a guest ({size.memory_mib} MiB, {size.vcpus} vCPU, {accelerator})")
+    start = time.monotonic()
+    work = Path(tempfile.mkdtemp(prefix=".new-", dir=TEMPLATES))
+    try:
+        files = work / "files"
+        files.mkdir(mode=0o755)
+        _save(settings, dataclasses.replace(machine(image, size, accelerator)), work, files)
+        read_only = qemu.private_memory_read_only(qemu.version())
+        if not read_only:
+            os.chown(files / "memory", 0, pwd.getpwnam(settings.user).pw_gid)
+            (files / "memory").chmod(0o660)
+        record = {
+            "size": dataclasses.asdict(size), "accelerator": accelerator, "image": image.key, "read_only": read_only,
+            "files": [_identity(files / n) for n in ("memory", "devices")],
+        }  # fmt: skip
+        store.write_json(files / "template.json", record)
+        shutil.rmtree(TEMPLATES / name, ignore_errors=True)
+        files.rename(TEMPLATES / name)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    report(f"template {size.name}: made in {time.monotonic() - start:.1f} s")
+
+
+def prune(keep: set[str]) -> None:
+    """Remove all templates but those named in `keep`, and what a killed maker left. Running guests keep their files."""
+    if TEMPLATES.is_dir():
+        for entry in TEMPLATES.iterdir():
+            if entry.name not in keep:
+                shutil.rmtree(entry, ignore_errors=True)
+
+
+def _save(settings: Settings, guest_machine: Machine, work: Path, files: Path) -> None:
+    """Boot a guest to its waiting agent and save it into `files`."""
+    memory = files / "memory"
+    with memory.open("wb") as file:
+        file.truncate(guest_machine.memory_mib * MIB)
+    empty = work / "empty"
+    empty.mkdir()
+    guest_machine = dataclasses.replace(
+        guest_machine,
+        memory_file=str(memory),
+        memory_shared=True,
+        shares=tuple((tag, str(empty)) for tag, _ in guest_machine.shares),
+    )
+    # A network namespace of its own: QEMU makes its tap there, and it goes away with it.
+    guest = boot.launch(guest_machine, prefix=("unshare", "--net"))
+    try:
+        guest.call("ping", time.monotonic() + settings.start_deadline_s)
+        control = qemu.Qmp(guest.qmp_socket)
+        control.command("stop")
+        with (files / "devices").open("wb") as file:
+            control.command("getfd", fd=file.fileno(), fdname="state")
+            control.migration("fd:state", incoming=False)
+            os.fsync(file.fileno())
+    finally:
+        guest.end()
+    with memory.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _identity(file: Path) -> list[int]:
+    stat = file.stat()
+    return [stat.st_ino, stat.st_size, stat.st_ctime_ns]
+
+
+def _host_cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    return "\n".join(line for line in lines if line.split("\t")[0].strip() in ("model name", "flags", "microcode"))
