@@ -10,10 +10,8 @@ from dataclasses import dataclass
 
 _LABEL = r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?"
 _DNS_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_DNS_LABEL = re.compile(_LABEL)
 _DURATION = re.compile(r"(?:\d+y)?(?:\d+w)?(?:\d+d)?(?:\d+h)?(?:\d+m)?(?:\d+s)?(?:\d+ms)?")
 _SIZE = re.compile(r"\d+(?:\.\d+)?(?:[KMGTPE](?:i?B)?|[kMGTPE]i?|B)?")
-_QUANTITY = re.compile(r"\d+(?:\.\d+)?(?:m|[kMGTPE]|[KMGTPE]i|e\d+)?")
 # The reference grammar of OCI's distribution specification: an optional registry, a path, a tag, a digest.
 _IMAGE_PATH = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _IMAGE_HOST = (
@@ -81,21 +79,14 @@ def _is_endpoint(value: object) -> bool:
     )
 
 
-def _is_url(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"https?://[^\s/]+(?:/\S*)?", value) is not None
-
-
 CIDR = Format("a network in CIDR form with no host bits set, such as 10.88.0.0/16", _is_cidr)
 PORT = Format("a port number from 1 to 65535", _is_port)
-ADDRESS = Format("an IPv4 or IPv6 address", is_address)
 LISTEN = Format("an address or a host name to listen on", _is_listen_address)
 ENDPOINT = Format("HOST:PORT, such as 192.0.2.10:9100", _is_endpoint)
-URL = Format("an http:// or https:// URL", _is_url)
-PATH = Format("an absolute path without ..", _is_absolute_path)
+INTERFACE = Format("a network interface's name of at most 15 characters", _matches(re.compile(r"[^\s/:]{1,15}")))
+PATH = Format("an absolute path with no `..` in it", _is_absolute_path)
 DEVICE = Format("the path of a block device below /dev, such as /dev/vdb", _is_device)
 DURATION = Format("a duration such as 15s, 5m or 30d", _matches(_DURATION))
 SIZE = Format("a size such as 512M or 10GiB", _matches(_SIZE))
-QUANTITY = Format("a Kubernetes quantity such as 500m, 256Mi or 2", _matches(_QUANTITY))
 DNS_NAME = Format("a host name: letters a-z, digits, - and ., each label at most 63 long", _matches(_DNS_NAME))
-DNS_LABEL = Format("a name of at most 63 letters a-z, digits and -, not at an end", _matches(_DNS_LABEL))
 IMAGE = Format("an image reference such as registry.example/app:1.2", _matches(_IMAGE))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from appliance import manifests, schema
 from appliance.connection_variables import known_connection_variables
 from appliance.errors import UsageError
-from appliance.formats import CIDR, DNS_NAME, PORT, is_address
+from appliance.formats import CIDR, DNS_NAME, ENDPOINT, PORT, is_address
 from appliance.positions import Positions, Problem, dotted, suggestion
 from appliance.schema import UNKNOWN, Finding, Option
 
@@ -255,9 +255,12 @@ class _HostJudge:
         """Two services, or a service and a pod, on one port of this host."""
         taken: dict[tuple[int, str], str] = {}
         for name, option in self._options.items():
+            if name in schema.PORT_TAKEN_WITH and self._value(schema.PORT_TAKEN_WITH[name]) is not True:
+                continue
             value = self._value(name)
-            if option.format is PORT and PORT.accepts(value):
-                holder = taken.setdefault((value, "TCP"), name)
+            port = _port(option, value)
+            if port:
+                holder = taken.setdefault((port, "TCP"), name)
                 if holder != name:
                     # The one that the site wrote is the one to change, not a default.
                     blamed, other = (name, holder) if name in self._host.variables else (holder, name)
@@ -309,6 +312,13 @@ def _same_machine(hosts: Iterable["MergedHost"], positions: Positions, source: s
             "each machine once",
             GUIDE,
         )
+
+
+def _port(option: Option, value: object) -> int | None:
+    """The port that an option's value takes on the host, if it takes one."""
+    if option.format not in (PORT, ENDPOINT) or not option.format.accepts(value):
+        return None
+    return value if isinstance(value, int) else int(str(value).rpartition(":")[2])
 
 
 def _shown(value: object, secret: bool) -> str:

@@ -11,18 +11,30 @@ from pathlib import Path
 
 import yaml
 
-from appliance.formats import CIDR, DEVICE, LISTEN, PORT, Format
+from appliance.formats import CIDR, DEVICE, DURATION, ENDPOINT, IMAGE, INTERFACE, LISTEN, PATH, PORT, SIZE, Format
 from appliance.positions import KeyPath, suggestion
 
 # Variable (or `list[].key` inside one) to the form its value must have. An empty string is always accepted where the
 # role's default is empty: it means "not given".
 FORMATS: dict[str, Format] = {
+    "engine_bridge": INTERFACE,
+    "engine_images[].host_archive": PATH,
+    "engine_images[].reference": IMAGE,
+    "engine_metrics_address": ENDPOINT,
     "engine_pod_cidr": CIDR,
+    "engine_root": PATH,
     "monitoring_listen_address": LISTEN,
     "monitoring_node_exporter_port": PORT,
     "monitoring_prometheus_port": PORT,
+    "monitoring_retention_size": SIZE,
+    "monitoring_retention_time": DURATION,
+    "monitoring_scrape_interval": DURATION,
+    "pods_demo_port": PORT,
     "storage_device": DEVICE,
 }
+
+# Ports that are taken only where another variable is true.
+PORT_TAKEN_WITH = {"pods_demo_port": "pods_demo"}
 
 # Variables that earlier releases had: name to (release that removed it, what to do instead). None is removed so far.
 REMOVED: dict[str, tuple[str, str]] = {}
