@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sync_ = commands.add_parser("sync", help="start, replace and remove pods as the manifest directory says")
     sync_.add_argument("--wait", type=float, default=0, metavar="SECONDS", help="then wait for the pods to be ready")
+    sync_.add_argument("--for", action="append", dest="names", metavar="NAME", help="wait for these pods, not for all")
     sync_.add_argument("-o", "--output", choices=["text", "json"], default="text")
     sync_.set_defaults(function=_sync)
 
@@ -111,17 +112,22 @@ def _list(options: argparse.Namespace) -> int:
 def _sync(options: argparse.Namespace) -> int:
     outcome = sync.sync(settings.load())
     pods, _ = load_directory()
+    if options.names is not None:
+        pods = {name: pod for name, pod in pods.items() if name in options.names}
     waiting = listing.wait(pods, options.wait) if options.wait else {}
-    problems = [str(error) for error in outcome.errors]
-    problems += [listing.explain(pods[name], known) for name, known in sorted(waiting.items())]
-    report = {"started": sorted(outcome.started), "removed": sorted(outcome.removed), "problems": problems}
+    report = {
+        "started": sorted(outcome.started),
+        "removed": sorted(outcome.removed),
+        "unusable": [str(error) for error in outcome.errors],
+        "problems": [listing.explain(pods[name], known) for name, known in sorted(waiting.items())],
+    }
     if options.output == "json":
         print(json.dumps(report))
     else:
         for verb in ("started", "removed"):
             for name in report[verb]:
                 print(f"{verb} {name}")
-        for problem in problems:
+        for problem in report["unusable"] + report["problems"]:
             print(problem, file=sys.stderr)
     return 1 if waiting else 0
 
