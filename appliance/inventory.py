@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 GUIDE = "docs/inventory.md"
 _PODS = "pods"
 _PODS_GUIDE = "roles/pods/defaults/main.yml"
+_VAULT_CURE = "the file with the password, named by the environment variable ANSIBLE_VAULT_PASSWORD_FILE"
 _SHOWN = 60  # characters of a value in a message
 _MASK = "********"
 
@@ -102,7 +103,10 @@ def _judge(merged: "Merged", positions: Positions, sources: list[Path], content:
     source = str(sources[0])
     problems = []
     if not positions.problems:  # else Ansible's warnings repeat, without a line, what is already listed
-        problems += [Problem(source, None, "", "", " ".join(text.split())) for text in merged.warnings]
+        for text in merged.warnings:
+            locked = positions.vaulted and "vault" in text.lower()
+            file, expected = (positions.vaulted[0], _VAULT_CURE) if locked else (source, "")
+            problems.append(Problem(file, None, "", "", " ".join(text.split()), expected))
     if not merged.hosts and not positions.problems and not problems:
         problems.append(_no_hosts(merged, source))
     options = schema.read_options(content)

@@ -110,11 +110,13 @@ class Positions:
     """The syntax trees of all YAML files of an inventory.
 
     `problems` holds what is wrong with the files as such; with `broken` set Ansible cannot make sense of them, and
-    looking at the merged variables would only add noise.
+    looking at the merged variables would only add noise. `vaulted` names the files that are encrypted as a whole, into
+    which this module cannot look.
     """
 
     problems: list[Problem] = field(default_factory=list)
     broken: bool = False
+    vaulted: list[str] = field(default_factory=list)
     _variables: dict[tuple[str, str, str], Definition] = field(default_factory=dict)  # by scope, owner, name
     _hosts: dict[str, Definition] = field(default_factory=dict)
 
@@ -157,6 +159,7 @@ class Positions:
             self.broken = True
             return None
         if text.startswith("$ANSIBLE_VAULT"):
+            self.vaulted.append(str(file))
             return None
         try:
             root = yaml.compose(text, Loader=yaml.CSafeLoader)
@@ -215,7 +218,7 @@ class Positions:
     def _read_inventory(self, file: Path) -> None:
         root = self._compose(file)
         if root is None or _is_null(root):
-            if not self.broken:
+            if not self.broken and str(file) not in self.vaulted:
                 self._problem(file, None, (), "is empty", expected="a group `appliance` with `hosts`")
                 self.broken = True
             return

@@ -154,6 +154,28 @@ def test_vaulted_secret_is_accepted_and_not_judged(site):
     assert hosts_of(site(site=text))["edge1"]["ansible_become_password"] is UNKNOWN
 
 
+@pytest.fixture
+def vaulted_site(site, tmp_path):
+    path = site(site__site="appliance:\n  hosts:\n    edge1:\n", site__group_vars__appliance="storage_format: true\n")
+    (tmp_path / "password").write_text("open sesame\n")
+    argv = [sys.executable, "-m", "ansible", "vault", "encrypt", "--vault-password-file", str(tmp_path / "password")]
+    subprocess.run([*argv, str(path / "site/group_vars/appliance.yml")], check=True, capture_output=True, cwd=tmp_path)
+    return path / "site"
+
+
+def test_vaulted_file_without_its_password_is_named_with_the_cure(vaulted_site):
+    (problem,) = problems_of(vaulted_site)
+    assert problem.file.endswith("group_vars/appliance.yml")
+    assert "ANSIBLE_VAULT_PASSWORD_FILE" in problem.expected
+
+
+def test_vaulted_file_is_read_with_its_password(vaulted_site, tmp_path, monkeypatch):
+    from ansible import constants
+
+    monkeypatch.setattr(constants, "DEFAULT_VAULT_PASSWORD_FILE", str(tmp_path / "password"))
+    assert hosts_of(vaulted_site)["edge1"]["storage_format"] is True
+
+
 def test_all_problems_of_all_files_come_at_once_and_in_order(site):
     path = site(
         site="appliance:\n  hosts:\n    edge1:\n      storage_devise: /dev/vdb\n    edge2:\n      storage_format: 1\n",
