@@ -54,10 +54,17 @@ def device(host: Host, settings: Settings) -> Finding:
             )
         return _unless_hiding(host, found, f"{wanted} is blank and will be formatted")
     if state == "used" and settings.storage_format:
-        return _unless_hiding(
-            host,
-            found,
-            f"{wanted} will be ERASED ({content}), as storage_format: true asks",
+        hidden = _unless_hiding(host, found, "")
+        return (
+            hidden
+            if not hidden.ok
+            else Finding(
+                ok=False,
+                severity="warning",
+                evidence=f"{wanted} will be ERASED: {content}",
+                cause="storage_format: true says that nothing on it is needed",
+                cure="to keep what is on it, take storage_format out and name another device",
+            )
         )
     if state == "used":
         return Finding(
