@@ -48,20 +48,9 @@ def _question(image: Image) -> dict[str, object]:
     return {
         "kvm": KVM.exists(),
         "host_kernel": os.uname().release,
-        "qemu": _binary_identity(),
+        "qemu": qemu.identity(),
         "guest_kernel": image.kernel,
     }
-
-
-def _binary_identity() -> str:
-    """Return what changes when QEMU is upgraded, without starting it."""
-    for directory in os.get_exec_path():
-        try:
-            stat = Path(directory, qemu.BINARY).stat()
-        except OSError:
-            continue
-        return f"{stat.st_size}-{int(stat.st_mtime)}"
-    return "missing"
 
 
 def _boots(image: Image, deadline_s: int) -> tuple[bool, str]:

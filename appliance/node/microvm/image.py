@@ -205,8 +205,9 @@ def _write_base(root: Path, kernel_root: Path, made: Path) -> str:
     (vmlinuz,) = (kernel_root / "boot").glob("vmlinuz-*")
     release = vmlinuz.name.removeprefix("vmlinuz-")
     shutil.copyfile(vmlinuz, made / "vmlinuz")
-    modules = _modules(next(p for p in (kernel_root / "lib/modules", kernel_root / "usr/lib/modules") if p.is_dir())
-                       / release)
+    modules = _modules(
+        next(p for p in (kernel_root / "lib/modules", kernel_root / "usr/lib/modules") if p.is_dir()) / release
+    )
     archive = cpio.Writer()
     for name in ("bin", "modules", "dev", "proc", "sys", "lower", "rw", "root"):
         archive.directory(name)
@@ -229,7 +230,9 @@ def _modules(tree: Path) -> dict[str, bytes]:
         if name in loaded or name in builtin:
             return
         if name not in files:
-            raise RuntimeFailure(f"the kernel package has no module {name}; choose another kernel_package (microvm role)")
+            raise RuntimeFailure(
+                f"the kernel package has no module {name}; choose another kernel_package (microvm role)"
+            )
         path = files[name]
         content = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
         if path.suffix not in (".ko", ".xz"):

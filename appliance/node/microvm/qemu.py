@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import subprocess
+from pathlib import Path
 
 from .settings import RuntimeFailure
 
@@ -83,6 +84,17 @@ def kernel_words(accelerator: str, extra: str = "") -> str:
     """Return the guest kernel's command line."""
     words = f"console=ttyS0 quiet panic=-1 reboot=t rdinit=/init {KERNEL_WORDS[accelerator]} {extra}"
     return words.strip()
+
+
+def identity() -> str:
+    """Return what changes when QEMU is upgraded, without starting it."""
+    for directory in os.get_exec_path():
+        try:
+            stat = Path(directory, BINARY).stat()
+        except OSError:
+            continue
+        return f"{stat.st_size}-{int(stat.st_mtime)}"
+    return "missing"
 
 
 def version() -> str:

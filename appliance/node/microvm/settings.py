@@ -58,8 +58,9 @@ class Settings:
         largest = max(size.memory_mib for size in self.sizes)
         memory_mib = max(-(-wanted_mib // 64) * 64, min(s.memory_mib for s in self.sizes))
         if wanted_mib <= largest:
-            memory_mib = next(s.memory_mib for s in sorted(self.sizes, key=lambda s: s.memory_mib)
-                              if s.memory_mib >= wanted_mib)
+            memory_mib = next(
+                s.memory_mib for s in sorted(self.sizes, key=lambda s: s.memory_mib) if s.memory_mib >= wanted_mib
+            )
         return Size("custom", memory_mib, wanted_cpus)
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from . import boot, qemu, store
 from .image import Image, Report
 from .qemu import Machine
-from .settings import MIB, STATE, RuntimeFailure, Settings, Size
+from .settings import MIB, STATE, Settings, Size
 
 TEMPLATES = STATE / "templates"
 SHARES = ("share", "volumes")

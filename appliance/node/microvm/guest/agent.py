@@ -1,4 +1,4 @@
-"""The guest's agent and PID 1: starts the pod's containers with the guest's own runc and carries their input and output.
+"""The guest's agent and PID 1: starts the pod's containers with the guest's own runc, carries their input and output.
 
 It answers the calls that protocol.py describes, over one virtio-serial port:
 
@@ -38,9 +38,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+# Beside this file in the guest; -I keeps that directory off the path.
 sys.path.insert(0, str(Path(__file__).parent))
 
-import protocol  # noqa: E402 (beside this file in the guest; -I keeps the directory off the path)
+import protocol
 
 RUN = Path("/run/casemate")
 PORT_NAME = "casemate"
@@ -208,7 +209,9 @@ class Agent:
         argv = ["/usr/sbin/runc", "--log", str(log), "--log-format", "json", verb, *arguments]
         self._spawn(argv, finished, **stdio)
 
-    def _runc_program(self, process: Process, verb: str, arguments: list[str], done: Callable[[str | None], None]) -> None:
+    def _runc_program(
+        self, process: Process, verb: str, arguments: list[str], done: Callable[[str | None], None]
+    ) -> None:
         """Run ``runc create`` or ``runc exec --detach`` for `process`, and learn the PID it gets."""
         self.counter += 1
         pid_file = RUN / f"{self.counter}.pid"
@@ -387,8 +390,16 @@ class Agent:
         self._reply(stream, guest_kernel=os.uname().release)
 
     def call_configure(
-        self, stream: int, *, seed: str, time_ns: int, hostname: str, machine_id: str, interface: dict | None,
-        sysctl: dict[str, str], shares: dict[str, str],
+        self,
+        stream: int,
+        *,
+        seed: str,
+        time_ns: int,
+        hostname: str,
+        machine_id: str,
+        interface: dict | None,
+        sysctl: dict[str, str],
+        shares: dict[str, str],
     ) -> None:
         """Make this guest a pod's own: nothing of the template it may come from may be seen by a workload.
 
@@ -400,7 +411,7 @@ class Agent:
         socket.sethostname(hostname)
         Path("/etc/machine-id").write_text(machine_id + "\n")
         for tag, cache in shares.items():
-            os.makedirs(f"/run/{tag}", exist_ok=True)
+            Path("/run", tag).mkdir()
             options = f"trans=virtio,version=9p2000.L,msize=262144,cache={cache}"
             must([BUSYBOX, "mount", "-t", "9p", "-o", options, tag, f"/run/{tag}"])
         for name, value in sysctl.items():
@@ -550,7 +561,7 @@ def prepare_guest() -> None:
         ("mqueue", "/dev/mqueue", "rw"),
         ("cgroup2", "/sys/fs/cgroup", "rw"),
     ):
-        os.makedirs(target, exist_ok=True)
+        Path(target).mkdir(parents=True, exist_ok=True)
         must([BUSYBOX, "mount", "-t", kind, "-o", options, kind, target])
     RUN.mkdir(mode=0o700)
     Path("/proc/self/oom_score_adj").write_text("-1000")

@@ -1,0 +1,116 @@
+"""What a new sandbox gets: its size, its accelerator, its template, and the orders that its supervisor reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pwd
+import stat
+import uuid
+from pathlib import Path
+
+from . import accelerator, image, qemu, settings, template
+from . import spec as specs
+from .settings import RuntimeFailure
+
+RESTORE_DEADLINE_S = 10
+"""A restored guest answers within a second or two; one that does not is broken, and a cold boot takes its place."""
+
+
+def identity() -> tuple[int, int]:
+    """Return the user and group that QEMU, supervisors and stand-ins run as."""
+    name = settings.load().user
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise RuntimeFailure(f"there is no user {name}; deploy makes it (role microvm)") from None
+    return entry.pw_uid, entry.pw_gid
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The decisions for one sandbox."""
+
+    settings: settings.Settings
+    image: image.Image
+    size: settings.Size
+    accelerator: str
+    template: template.Template | None
+    uid: int
+    gid: int
+    notes: tuple[str, ...]
+
+    def orders(self, config: dict, interface: dict | None) -> dict:
+        """Return what the supervisor needs to know, as JSON."""
+        inside = dataclasses.replace(self.image, directory=Path(specs.GUEST))
+        found = None
+        if self.template:
+            memory = {"memory_file": f"{specs.TEMPLATE}/memory", "memory_read_only": self.template.read_only}
+            found = {"memory": memory, "devices": f"{specs.TEMPLATE}/devices"}
+        return {
+            "machine": dataclasses.asdict(template.machine(inside, self.size, self.accelerator)),
+            "template": found,
+            "size": self.size.name,
+            "start_deadline_s": self.settings.start_deadline_s,
+            "restore_deadline_s": RESTORE_DEADLINE_S,
+            "notes": self.notes,
+            "configure": {
+                "hostname": config.get("hostname") or "localhost",
+                "machine_id": uuid.uuid4().hex,
+                "interface": interface,
+                "sysctl": config["linux"].get("sysctl") or {},
+                # Nobody on the host changes a running container's root file system; its volumes, they may.
+                "shares": {"share": "loose", "volumes": "mmap"},
+            },
+        }
+
+    def jail(self, config: dict, sandbox: object, argv: list[str]) -> dict:
+        """Return the sandbox's spec as a jail."""
+        return specs.jail(
+            config,
+            root=str(sandbox.root),
+            state=str(sandbox.directory),
+            guest=str(self.image.directory),
+            template=str(self.template.directory) if self.template else None,
+            template_writable=bool(self.template) and not self.template.read_only,
+            uid=self.uid,
+            gid=self.gid,
+            devices=self._devices(),
+            argv=argv,
+            vcpus=self.size.vcpus,
+        )
+
+    def _devices(self) -> list[dict]:
+        paths = ["/dev/net/tun"] + (["/dev/kvm"] if self.accelerator == "kvm" else [])
+        devices = []
+        for path in paths:
+            try:
+                found = Path(path).stat()
+            except FileNotFoundError:
+                raise RuntimeFailure(f"{path} is missing on this host; load its kernel module") from None
+            if not stat.S_ISCHR(found.st_mode):
+                raise RuntimeFailure(f"{path} is no device on this host")
+            devices.append({
+                "path": path, "type": "c", "major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev),
+                "fileMode": 0o600, "uid": self.uid, "gid": self.gid,
+            })  # fmt: skip
+        return devices
+
+
+def plan(config: dict) -> Plan:
+    """Decide what the sandbox that `config` (its OCI spec) describes gets.
+
+    Raises RuntimeFailure when this host has no guest image yet.
+    """
+    configured = settings.load()
+    guest_image = image.current()
+    if guest_image is None:
+        raise RuntimeFailure(f"there is no guest image below {image.IMAGES}; `casemate-microvm prepare` makes it")
+    wanted = specs.resources(config.get("annotations") or {})
+    size = configured.size_for(wanted.memory, wanted.vcpus)
+    chosen = accelerator.known(configured, guest_image) or accelerator.remembered()
+    found = template.find(guest_image, size, chosen, qemu.identity())
+    notes = []
+    if size.template and not found:
+        notes.append(f"no good template of size {size.name}: cold boot; `casemate-microvm prepare` cures it")
+    return Plan(configured, guest_image, size, chosen, found, *identity(), tuple(notes))

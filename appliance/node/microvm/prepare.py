@@ -1,0 +1,123 @@
+"""What a host needs before its first pod: the guest image, the accelerator, the templates. And what is there of it."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import pwd
+import subprocess
+
+from . import accelerator, image, qemu, settings, store, template
+from .image import Image, Report
+from .sandboxes import all_sandboxes
+from .settings import RuntimeFailure, Settings
+
+KVM_ANSWERS_WITHIN_S = 3
+"""A probe that has not answered by then will most likely say tcg, so the template is begun meanwhile."""
+
+
+def missing(configured: Settings) -> list[str]:
+    """Return which of user, image, probe and template are not current, in the order in which they are made."""
+    return ([] if _has_user(configured) else ["user"]) + _missing_guest(configured)
+
+
+def _has_user(configured: Settings) -> bool:
+    try:
+        pwd.getpwnam(configured.user)
+    except KeyError:
+        return False
+    return True
+
+
+def _make_user(configured: Settings) -> None:
+    done = subprocess.run(["systemd-sysusers"], capture_output=True, text=True)
+    if not _has_user(configured):
+        raise RuntimeFailure(
+            f"systemd-sysusers made no user {configured.user}: {done.stderr.strip() or 'is it in /etc/sysusers.d?'}"
+        )
+
+
+def _missing_guest(configured: Settings) -> list[str]:
+    guest_image = image.current()
+    if guest_image is None or not image.is_current(configured):
+        return ["image", "probe", "template"]
+    chosen = accelerator.known(configured, guest_image)
+    if chosen is None:
+        return ["probe", "template"]
+    wanted = [size for size in configured.sizes if size.template]
+    found = all(template.find(guest_image, size, chosen, qemu.identity()) for size in wanted)
+    return [] if found else ["template"]
+
+
+def prepare(parts: list[str], check: bool, refresh: bool, report: Report) -> dict:
+    """Make those of `parts` that are not current; with `check`, only tell.
+
+    Returns {"changed": bool, "made": [...]}. Raises RuntimeFailure when one cannot be made.
+    """
+    configured = settings.load()
+    made = [part for part in missing(configured) if part in parts]
+    if refresh and "image" in parts:
+        made = [*made[: made.count("user")], "image", *(part for part in ("probe", "template") if part in parts)]
+    if made and not check:
+        with store.making("prepare"):
+            if "user" in made:
+                _make_user(configured)
+            _make(configured, parts, refresh, report)
+    return {"changed": bool(made), "made": made}
+
+
+def _make(configured: Settings, parts: list[str], refresh: bool, report: Report) -> None:
+    guest_image = image.build(configured, report, refresh) if "image" in parts else image.current()
+    if guest_image is None:
+        raise RuntimeFailure(f"there is no guest image below {image.IMAGES}; `casemate-microvm image` makes it")
+    if "probe" not in parts and "template" not in parts:
+        return
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        probing = pool.submit(accelerator.probe, configured, guest_image, report)
+        if "template" in parts:
+            try:
+                probing.result(timeout=KVM_ANSWERS_WITHIN_S)
+            except concurrent.futures.TimeoutError:
+                _templates(configured, guest_image, "tcg", report)
+        chosen = probing.result()
+    if "template" in parts:
+        keep = _templates(configured, guest_image, chosen, report)
+        template.prune(keep)
+
+
+def _templates(configured: Settings, guest_image: Image, chosen: str, report: Report) -> set[str]:
+    identity, names = qemu.identity(), set()
+    for size in configured.sizes:
+        if size.template:
+            template.make(configured, guest_image, size, chosen, identity, report)
+            names.add(template.key(guest_image, size, chosen, identity))
+    return names
+
+
+def status() -> dict:
+    """Return what is there: {"current", "missing", "image", "accelerator", "templates", "sandboxes"}."""
+    configured = settings.load()
+    guest_image = image.current()
+    chosen = accelerator.known(configured, guest_image)
+    templates = []
+    for size in configured.sizes:
+        if size.template and guest_image and chosen:
+            found = template.find(guest_image, size, chosen, qemu.identity())
+            templates.append({"size": size.name, "ready": bool(found)})
+    sandboxes = []
+    for sandbox in all_sandboxes():
+        try:
+            sandboxes.append({"id": sandbox.id, **sandbox.info()})
+        except RuntimeFailure:
+            sandboxes.append({"id": sandbox.id, "guest_kernel": None})
+    not_there = missing(configured)
+    return {
+        "current": not not_there,
+        "missing": not_there,
+        "image": guest_image and {"key": guest_image.key, "guest_kernel": guest_image.kernel},
+        "accelerator": chosen,
+        "evidence": (store.read_json(accelerator.ANSWER) or {}).get("evidence"),
+        "sizes": [dataclasses.asdict(size) for size in configured.sizes],
+        "templates": templates,
+        "sandboxes": sandboxes,
+    }

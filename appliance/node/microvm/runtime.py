@@ -1,0 +1,304 @@
+"""The OCI runtime: called by the engine's shim as runc would be, it turns pods into guests and leaves the rest to runc.
+
+`create` rewrites the bundle's config.json and lets runc create what it then says; `start` waits until the guest, or
+the program in it, runs; `delete` takes down what was shown to the guest. Everything else is runc's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+RUNC = "runc"
+
+GLOBAL_WITH_VALUE = {"--root", "--log", "--log-format", "--criu", "--rootless"}
+VERB_WITH_VALUE = {
+    "--bundle", "-b", "--pid-file", "--console-socket", "--preserve-fds", "--process", "-p", "--resources", "-r",
+    "--format", "-f", "--interval",
+}  # fmt: skip
+REFUSED = {"checkpoint", "restore", "run"}
+
+
+class Call:
+    """One invocation, taken apart: `runc GLOBAL... VERB OPTION... ID REST...`."""
+
+    def __init__(self, argv: list[str]):
+        self.argv = argv
+        self.globals: dict[str, str] = {}
+        self.options: dict[str, str] = {}
+        self.verb, self.id = "", ""
+        position = self._take(argv, 0, GLOBAL_WITH_VALUE, self.globals)
+        if position < len(argv):
+            self.verb = argv[position]
+            position = self._take(argv, position + 1, VERB_WITH_VALUE, self.options)
+        if position < len(argv):
+            self.id = argv[position]
+
+    @staticmethod
+    def _take(argv: list[str], position: int, with_value: set[str], into: dict[str, str]) -> int:
+        while position < len(argv) and argv[position].startswith("-") and argv[position] != "-":
+            name, equals, value = argv[position].partition("=")
+            if not equals and name in with_value and position + 1 < len(argv):
+                position += 1
+                value = argv[position]
+            into[name] = value
+            position += 1
+        return position
+
+    def option(self, *names: str) -> str | None:
+        return next((self.options[name] for name in names if name in self.options), None)
+
+
+def main(argv: list[str]) -> int:
+    """Do what `argv` says; return the exit code. Verbs that are runc's alone never return."""
+    call = Call(argv)
+    ours = {
+        "create": create, "start": start, "delete": delete, "exec": execute,
+        "pause": pause, "resume": resume, "update": update,
+    }.get(call.verb)  # fmt: skip
+    if ours is None and call.verb not in REFUSED:
+        os.execvp(RUNC, [RUNC, *argv])  # noqa: S606 (an argument list, no shell)
+    from .settings import RuntimeFailure
+
+    try:
+        if ours is None:
+            raise RuntimeFailure(f"{call.verb} is not there for microVMs: use the runtime runc")
+        return ours(call)
+    except (RuntimeFailure, OSError, ValueError, KeyError) as error:
+        text = str(error) if isinstance(error, RuntimeFailure | OSError) else f"{call.verb}: {error!r}"
+        _say(call, text)
+        return 1
+
+
+def create(call: Call) -> int:
+    """Rewrite the bundle's config.json, then let runc create the jail or the stand-in."""
+    from . import spec as specs
+    from .sandboxes import Sandbox
+
+    bundle = Path(call.option("--bundle", "-b") or ".")
+    config = json.loads((bundle / "config.json").read_text())
+    what, sandbox_id = specs.kind(config)
+    sandbox = Sandbox(sandbox_id)
+    if what == "sandbox":
+        return _create_sandbox(call, bundle, config, sandbox)
+    return _create_container(call, bundle, config, sandbox)
+
+
+def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: object) -> int:
+    from . import network, orders
+    from . import spec as specs
+
+    namespace = specs.check_sandbox(config)
+    plan = orders.plan(config)
+    sandbox.make(plan.uid, plan.gid)
+    try:
+        sandbox.netns.write_text(namespace)
+        interface = network.connect(namespace, plan.uid)
+        (sandbox.ctl / "orders.json").write_text(json.dumps(plan.orders(config, interface)))
+        os.chown(sandbox.ctl / "orders.json", plan.uid, plan.gid)
+        _replace(bundle, plan.jail(config, sandbox, _argv("_supervise")))
+        code = _runc(call.argv)
+    except BaseException:
+        _remove_sandbox(sandbox)
+        raise
+    if code:
+        _remove_sandbox(sandbox)
+    return code
+
+
+def _create_container(call: Call, bundle: Path, config: dict, sandbox: object) -> int:
+    from . import orders
+    from . import spec as specs
+
+    sandbox.info()  # says so when the pod's guest is not there
+    uid, gid = orders.identity()
+    guest_spec, volumes = specs.in_guest(config, call.id)
+    rootfs = Path(config["root"]["path"])
+    arguments = [call.id, *(["--terminal"] if config["process"].get("terminal") else [])]
+    stand_in = specs.stand_in(
+        config, root=str(sandbox.root), state=str(sandbox.directory), uid=uid, gid=gid,
+        argv=_argv("_stand-in", *arguments),
+    )  # fmt: skip
+    try:
+        sandbox.show(call.id, str(rootfs if rootfs.is_absolute() else bundle / rootfs), volumes)
+        sandbox.call("create", id=call.id, spec=guest_spec)
+        _replace(bundle, stand_in)
+        code = _runc(call.argv)
+    except BaseException:
+        _remove_container(sandbox, call.id)
+        raise
+    if code:
+        _remove_container(sandbox, call.id)
+    return code
+
+
+def start(call: Call) -> int:
+    """Start the jail or the stand-in, and wait until the guest answers or the program in it runs."""
+    from .sandboxes import Sandbox, of_container
+
+    if code := _runc(call.argv):
+        return code
+    if sandbox := of_container(call.id):
+        sandbox.call("started", id=call.id, timeout_s=120)
+        return 0
+    _wait_for_guest(call, Sandbox(call.id))
+    return 0
+
+
+def _wait_for_guest(call: Call, sandbox: object) -> None:
+    from .settings import RuntimeFailure
+
+    orders = json.loads((sandbox.ctl / "orders.json").read_text())
+    deadline = time.monotonic() + orders["start_deadline_s"] + 5
+    look_at_jail = time.monotonic() + 0.5
+    while time.monotonic() < deadline:
+        if (sandbox.ctl / "info.json").exists():
+            return
+        if (sandbox.ctl / "failure").exists():
+            raise RuntimeFailure(f"the pod's guest did not start: {(sandbox.ctl / 'failure').read_text()}")
+        if time.monotonic() > look_at_jail:
+            look_at_jail = time.monotonic() + 0.5
+            state = subprocess.run([RUNC, *_globals(call), "state", call.id], capture_output=True, text=True)
+            if state.returncode or json.loads(state.stdout)["status"] == "stopped":
+                raise RuntimeFailure("the pod's guest did not start: its supervisor has ended without a word")
+        time.sleep(0.01)
+    raise RuntimeFailure(f"the pod's guest did not start within {orders['start_deadline_s']} s")
+
+
+def delete(call: Call) -> int:
+    """Delete the jail or the stand-in, then what was made for it here and in the guest."""
+    from .sandboxes import Sandbox, of_container
+
+    code = _runc(call.argv)
+    gone = code == 0 or not _known(call)
+    if gone and (sandbox := of_container(call.id)):
+        _remove_container(sandbox, call.id)
+    elif gone and call.id:
+        _remove_sandbox(Sandbox(call.id))
+    return code
+
+
+def execute(call: Call) -> int:
+    """Run a process in a container in the guest, and its stand-in beside the container's own."""
+    import tempfile
+
+    from . import orders
+    from . import spec as specs
+    from .settings import RuntimeFailure
+
+    sandbox = _sandbox_of(call)
+    file = call.option("--process", "-p")
+    if not file:
+        raise RuntimeFailure("exec needs --process FILE, as engines call it; use the engine's own exec")
+    process = json.loads(Path(file).read_text())
+    for name in ("apparmorProfile", "selinuxLabel"):
+        process.pop(name, None)
+    key = sandbox.call("exec", id=call.id, process=process)["key"]
+    argv = _argv("_stand-in", key, *(["--terminal"] if process.get("terminal") else []))
+    stand_in = specs.stand_in_process(process, argv, *orders.identity())
+    with tempfile.NamedTemporaryFile("w", prefix="process-", dir=sandbox.directory) as rewritten:
+        json.dump(stand_in, rewritten)
+        rewritten.flush()
+        position = next(i for i, a in enumerate(call.argv) if file in (a, a.partition("=")[2]))
+        name, equals, _ = call.argv[position].partition("=")
+        argument = f"{name}={rewritten.name}" if equals else rewritten.name
+        return _runc([*call.argv[:position], argument, *call.argv[position + 1 :]])
+
+
+def pause(call: Call) -> int:
+    """Freeze the container in the guest, then its stand-in."""
+    _sandbox_of(call).call("pause", id=call.id)
+    return _runc(call.argv)
+
+
+def resume(call: Call) -> int:
+    """Thaw the stand-in, then the container in the guest."""
+    code = _runc(call.argv)
+    _sandbox_of(call).call("resume", id=call.id)
+    return code
+
+
+def update(call: Call) -> int:
+    """Change a container's limits: they are the guest's."""
+    from .settings import RuntimeFailure
+
+    source = call.option("--resources", "-r")
+    if source is None:
+        raise RuntimeFailure("update needs --resources FILE, as engines call it")
+    text = sys.stdin.read() if source == "-" else Path(source).read_text()
+    _sandbox_of(call).call("update", id=call.id, resources=json.loads(text))
+    return 0
+
+
+def _sandbox_of(call: Call) -> object:
+    from .sandboxes import of_container
+    from .settings import RuntimeFailure
+
+    sandbox = of_container(call.id)
+    if sandbox is None:
+        raise RuntimeFailure(f"{call.id} is no container in a microVM; a pod's sandbox runs no programs of its own")
+    return sandbox
+
+
+def _remove_container(sandbox: object, container: str) -> None:
+    from .settings import RuntimeFailure
+
+    with contextlib.suppress(RuntimeFailure):  # no guest, no container in it
+        sandbox.call("delete", id=container, timeout_s=30)
+    sandbox.hide(container)
+
+
+def _remove_sandbox(sandbox: object) -> None:
+    from . import network
+
+    if sandbox.netns.exists():
+        network.disconnect(sandbox.netns.read_text())
+    sandbox.remove()
+
+
+def _known(call: Call) -> bool:
+    """Tell whether runc still has this container."""
+    return subprocess.run([RUNC, *_globals(call), "state", call.id], capture_output=True).returncode == 0
+
+
+def _globals(call: Call) -> list[str]:
+    return [f"--root={call.globals['--root']}"] if "--root" in call.globals else []
+
+
+def _runc(argv: list[str]) -> int:
+    """Run runc with our own input, output and descriptors, and return its exit code."""
+    return subprocess.run([RUNC, *argv], close_fds=False).returncode
+
+
+def _argv(*verb: str) -> list[str]:
+    """Return how a jail starts one of our programs: only /usr is there."""
+    from .settings import RuntimeFailure
+
+    launcher = Path(__file__).resolve().parents[1] / "bin" / "casemate-microvm"
+    if not launcher.is_relative_to("/usr"):
+        raise RuntimeFailure(f"{launcher}: the runtime must be installed below /usr, which is all that its jails see")
+    return ["/usr/bin/python3", "-ISB", str(launcher), *verb]
+
+
+def _replace(bundle: Path, config: dict) -> None:
+    new = bundle / ".config.json"
+    new.write_text(json.dumps(config))
+    new.chmod(0o600)
+    new.replace(bundle / "config.json")
+
+
+def _say(call: Call, text: str) -> None:
+    """Report an error as runc does: on stderr, and in the log that the shim reads."""
+    print(f"casemate-microvm: {text}", file=sys.stderr)
+    if log := call.globals.get("--log"):
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        with open(log, "a") as file:
+            if call.globals.get("--log-format") == "json":
+                file.write(json.dumps({"level": "error", "msg": text, "time": stamp}) + "\n")
+            else:
+                file.write(f'time="{stamp}" level=error msg={json.dumps(text)}\n')

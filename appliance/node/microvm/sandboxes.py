@@ -1,0 +1,136 @@
+"""Run state of each pod's sandbox, below /run/casemate/microvm/ID.
+
+======== ==================================================================================================
+``root``     the jail's empty root file system: mount points and the links of a merged /usr
+``ctl``      what the runtime, the supervisor and the stand-ins share: orders, info, the socket
+``share``    one bind mount a container: its root file system; exported to the guest
+``volumes``  one directory a container, with one bind mount a volume; exported to the guest
+``netns``    a file with the path of the pod's network namespace
+======== ==================================================================================================
+
+``.containers/ID`` is a link from a workload container to its sandbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+from . import mounts, protocol
+from .settings import RUN, RuntimeFailure
+
+CONTAINERS = RUN / ".containers"
+
+
+class Sandbox:
+    """One pod's sandbox; the object is a name, the state is in the directory."""
+
+    def __init__(self, identifier: str):
+        self.id = identifier
+        self.directory = RUN / identifier
+        self.root, self.ctl, self.share, self.volumes, self.netns = (
+            self.directory / name for name in ("root", "ctl", "share", "volumes", "netns")
+        )
+
+    def make(self, uid: int, gid: int) -> None:
+        """Make the directories; what is left of a sandbox of the same name goes first."""
+        self.remove()
+        for directory in (self.ctl, self.share, self.volumes):
+            directory.mkdir(parents=True, mode=0o755)
+        self.directory.chmod(0o700)
+        os.chown(self.ctl, uid, gid)
+        self.ctl.chmod(0o700)
+        for name in ("proc", "dev", "usr", "run/pod/ctl", "run/pod/share", "run/pod/volumes", "run/pod/guest",
+                     "run/pod/template"):  # fmt: skip
+            (self.root / name).mkdir(parents=True)
+        for name in ("bin", "sbin", "lib", "lib64"):
+            if Path("/usr", name).is_dir():
+                (self.root / name).symlink_to(f"usr/{name}")
+        for directory in (self.share, self.volumes):
+            # Shared, so that what is mounted below it later shows up in the jail.
+            mounts.bind(str(directory), str(directory), shared=True)
+
+    def show(self, container: str, rootfs: str, volumes: list) -> None:
+        """Export a container's root file system and volumes to the guest."""
+        CONTAINERS.mkdir(exist_ok=True)
+        link = CONTAINERS / container
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"../{self.id}")
+        (self.share / container).mkdir()
+        mounts.bind(rootfs, str(self.share / container))
+        (self.volumes / container).mkdir()
+        for volume in volumes:
+            target = self.volumes / container / volume.name
+            if Path(volume.source).is_dir():
+                target.mkdir()
+            else:
+                target.touch()
+            mounts.bind(volume.source, str(target), volume.read_only, volume.recursive)
+
+    def hide(self, container: str) -> None:
+        """Take a container's exports back. Only mount points are removed, once nothing is on them."""
+        for directory in (self.share / container, self.volumes / container):
+            _remove_mount_points(directory)
+        (CONTAINERS / container).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Unmount and remove everything of this sandbox."""
+        if not self.directory.exists():
+            return
+        for container in [entry.name for entry in _entries(self.share)]:
+            self.hide(container)
+        mounts.unmount_below(self.directory)
+        shutil.rmtree(self.directory)
+
+    def call(self, op: str, timeout_s: float = 60, **arguments: object) -> dict:
+        """Call the guest's agent and return its reply. Raises RuntimeFailure with the agent's own words."""
+        try:
+            with socket.socket(socket.AF_UNIX) as link:
+                link.settimeout(timeout_s)
+                link.connect(str(self.ctl / "sock"))
+                link.sendall(protocol.message(protocol.CALL, 0, {"op": op, **arguments}))
+                decoder = protocol.Decoder()
+                while data := link.recv(65536):
+                    for _, _, payload in decoder.feed(data):
+                        reply = json.loads(payload)
+                        if not reply["ok"]:
+                            raise RuntimeFailure(reply["error"])
+                        return reply
+        except TimeoutError:
+            raise RuntimeFailure(f"the pod's guest did not answer {op} within {timeout_s:.0f} s") from None
+        except OSError as error:
+            raise RuntimeFailure(f"the pod's guest cannot be reached ({self.ctl}/sock: {error.strerror})") from None
+        raise RuntimeFailure("the pod's guest has ended")
+
+    def info(self) -> dict:
+        """Return what the supervisor says of the guest. Raises RuntimeFailure when there is no such running sandbox."""
+        try:
+            return json.loads((self.ctl / "info.json").read_text())
+        except FileNotFoundError:
+            raise RuntimeFailure(f"no microVM of the sandbox {self.id} is running here") from None
+
+
+def of_container(container: str) -> Sandbox | None:
+    """Return the sandbox of a workload container of ours, or None."""
+    with contextlib.suppress(OSError):
+        return Sandbox((CONTAINERS / container).readlink().name)
+    return None
+
+
+def all_sandboxes() -> list[Sandbox]:
+    """Return the sandboxes that have run state."""
+    return [Sandbox(entry.name) for entry in _entries(RUN) if not entry.name.startswith(".")]
+
+
+def _entries(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def _remove_mount_points(directory: Path) -> None:
+    mounts.unmount_below(directory)
+    if directory.is_dir():
+        shutil.rmtree(directory)
