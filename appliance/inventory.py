@@ -246,6 +246,10 @@ class _HostJudge:
             return
         for finding in manifests.check_pods(value):
             yield self._problem(_PODS, finding, _PODS_GUIDE)
+        if self._value("pods_demo") is True and (place := manifests.place_of(value, manifests.DEMO)):
+            message = "is the name of the demo pod too, which pods_demo: true adds"
+            finding = Finding(place, manifests.DEMO, message, "another name, or pods_demo: false")
+            yield self._problem(_PODS, finding, _PODS_GUIDE)
         for path in manifests.clear_environment(value):
             finding = Finding(path, _MASK, "is a secret in clear text", "!vault with the encrypted value", True)
             yield self._problem(_PODS, finding, _PODS_GUIDE)

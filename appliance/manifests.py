@@ -12,6 +12,9 @@ from appliance.node.pods import manifest
 from appliance.positions import KeyPath
 from appliance.schema import UNKNOWN, Finding, is_secret_name
 
+# The pod that `pods_demo: true` adds to the inventory's.
+DEMO = "demo"
+
 
 def check_pods(pods: object) -> Iterator[Finding]:
     """Everything wrong with the value of the variable `pods`; paths start below it."""
@@ -37,6 +40,14 @@ def check_pods(pods: object) -> Iterator[Finding]:
         if name and first.setdefault(name, number) != number:
             path = (number, "metadata", "name")
             yield Finding(path, name, f"is the name of pods[{first[name]}] too", "one name a pod on a host")
+
+
+def place_of(pods: object, name: str) -> KeyPath | None:
+    """Path below `pods` to the name of the pod that is called `name`, if one is."""
+    for number, pod in enumerate(_list(pods)):
+        if isinstance(pod, Mapping) and _name(pod) == name:
+            return (number, "metadata", "name")
+    return None
 
 
 def host_ports(pods: object) -> Iterator[tuple[KeyPath, int, str]]:

@@ -238,6 +238,20 @@ def test_pod_on_a_service_s_port_is_refused(site):
     assert "port of monitoring_prometheus_port" in problem.message
 
 
+def test_pod_of_the_demo_s_name_beside_the_demo_is_refused(site):
+    pod = POD.replace("name: web}", "name: demo}", 1)
+    text = f"appliance:\n  hosts:\n    edge1:\n      pods_demo: true\n      pods:{pod}"
+    (problem,) = problems_of(site(site=text))
+    assert (problem.line, problem.key) == (8, "appliance.hosts.edge1.pods[0].metadata.name")
+    assert hosts_of(site(site=text.replace("pods_demo: true", "pods_demo: false")))
+
+
+def test_vaulted_value_in_a_pod_is_accepted(site):
+    secret = "[{name: DB_PASSWORD, value: !vault '$ANSIBLE_VAULT;1.1;AES256\\n6162'}]"
+    pod = POD.replace("image: web", f"image: web, env: {secret}")
+    assert hosts_of(site(site=f"appliance:\n  hosts:\n    edge1:\n      pods:{pod}"))
+
+
 def test_required_option_that_is_missing_is_reported_at_the_host(site, tmp_path):
     meta = tmp_path / "content/roles/x/meta/argument_specs.yml"
     meta.parent.mkdir(parents=True)
