@@ -160,7 +160,7 @@ def _wait_until_running(host: Host) -> None:
         time.sleep(0.2)
     tail = host.console.read_text(errors="replace").splitlines()[-5:] if host.console.exists() else []
     raise CasemateError(
-        f"{host.name} did not boot within {BOOT_SECONDS} s (state: {state(host)}); its console ends: {' | '.join(tail)}",
+        f"{host.name} did not boot within {BOOT_SECONDS} s (state: {state(host)}); console: {' | '.join(tail)}",
         place=str(host.console),
         cure=f"appliance lab down {host.name}, then lab up again",
     )

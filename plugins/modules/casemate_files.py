@@ -10,7 +10,8 @@ description:
   - In check mode nothing is written, and a file whose validator is not installed yet is not validated.
 options:
   files:
-    description: Each has dest, and may have mode (default 0644), owner, group, validate (a command with %s), state, no_log.
+    description: >-
+      Each has dest, and may have mode (default 0644), owner, group, validate (a command with %s), state, no_log.
     type: list
     elements: dict
     required: true
