@@ -5,10 +5,18 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from appliance.content import content, inventory_path
 from appliance.errors import CasemateError
+from appliance.render import JsonLines, People
+
+if TYPE_CHECKING:
+    from appliance.inventory import Inventory
+
+DEFAULT_INVENTORY = Path("inventories/lab")
 
 inventory_option = click.option(
     "-i", "--inventory", "inventory", multiple=True, type=click.Path(path_type=Path), metavar="INVENTORY",
@@ -27,6 +35,19 @@ def target_options(command: Callable) -> Callable:
     for option in (output_option, limit_option, inventory_option):
         command = option(command)
     return command
+
+
+def load_inventory(given: tuple[Path, ...], limit: str | None) -> "Inventory":
+    """The validated inventory of the command line; raises InventoryError before any host is touched."""
+    from appliance.inventory import load  # ansible-core's loader takes half a second that `lab` and help do not need
+
+    sources = [inventory_path(path) for path in given or (DEFAULT_INVENTORY,)]
+    return load(sources, limit, content=content())
+
+
+def renderer(output: str, *, dry: bool = False, show_diff: bool = False) -> JsonLines | People:
+    """How a run's events are shown."""
+    return JsonLines() if output == "json" else People(dry=dry, show_diff=show_diff)
 
 
 def print_json(value: object) -> None:

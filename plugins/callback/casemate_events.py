@@ -55,10 +55,8 @@ class CallbackModule(CallbackBase):
 
     def _task(self, event, task):
         role = task._role.get_name() if getattr(task, "_role", None) else ""
-        name = task.get_name(include_role_fqcn=False)
-        self._emit(
-            event, id=str(task._uuid), role=role, name=name.removeprefix(f"{role} : "), path=task.get_path() or ""
-        )
+        name = task.get_name(include_role_fqcn=False).removeprefix(f"{role} : ")
+        self._emit(event, id=str(task._uuid), role=role, action=task.action, name=name, path=task.get_path() or "")
 
     def v2_runner_on_ok(self, result):
         self._result(result, "changed" if result.result.get("changed") else "ok")
