@@ -19,12 +19,6 @@ STATE_STYLES = {
     "unreachable": "bold red",
     "not reached": "dim",
 }
-    "ok": "green",
-    "changed": "yellow",
-    "failed": "bold red",
-    "unreachable": "bold red",
-    "not reached": "dim",
-}
 
 
 class JsonLines:
