@@ -13,6 +13,12 @@ PROMETHEUS = "http://127.0.0.1:9090"
 NODE = "http://127.0.0.1:9100"
 BIN = Settings().bin
 SETTINGS = {"units": ["containerd.service"], "prometheus_url": PROMETHEUS, "node_exporter_url": NODE}
+MICROVM = {
+    "current": True,
+    "missing": [],
+    "image": {"key": "k", "guest_kernel": "6.1.0-40-amd64"},
+    "accelerator": "tcg",
+}
 POD = {
     "name": "demo",
     "namespace": "default",
@@ -45,7 +51,7 @@ def host(tmp_path) -> FakeHost:
         }
     )
     answer(host, "casemate-pod list -o json", [POD])
-    answer(host, "casemate-microvm status", {"accelerator": "tcg", "guest_kernel": "6.1.0-40-amd64"})
+    answer(host, "casemate-microvm status", MICROVM)
     answer(host, "casemate-microvm sandbox-info abc", {"guest_kernel": "6.1.0-40-amd64"})
     targets(host, node="up", prometheus="up")
     host.pages[f"{PROMETHEUS}/metrics"] = 'prometheus_build_info{branch="x",version="2.42.0+ds"} 1\n'
@@ -144,6 +150,17 @@ def test_a_silent_prometheus_is_one_finding(host):
 def test_a_service_that_listens_wider_than_told_is_an_error(host, address, bad):
     host.write("/proc/net/tcp", f"head\n 0: {address}:2382 00000000:0000 0A 0:0 0:0 0 0 0 5 1\n")
     assert errors(host, "doctor", **SETTINGS) == bad
+
+
+def test_a_guest_image_that_is_not_current_fails_the_host_naming_what_is_missing(host):
+    answer(host, "casemate-microvm status", {**MICROVM, "current": False, "missing": ["image", "template small"]})
+    [one] = found(host, "microvm", "doctor")
+    assert not one["ok"] and "image, template small" in one["evidence"]
+    given = status.gather(host, Settings(**SETTINGS))
+    assert given["health"] == "failed"
+    assert {"name": "microvm", "version": "6.1.0-40-amd64", "state": "incomplete"}.items() <= next(
+        one for one in given["components"] if one["name"] == "microvm"
+    ).items()
 
 
 def test_failed_units_are_a_warning_that_names_them(host):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 from appliance.node.health import checks, programs, registry  # noqa: F401 - checks registers what registry runs
 from appliance.node.health.host import Host
@@ -73,16 +74,18 @@ def pods(host: Host, settings: Settings) -> list[dict]:
         known = programs.pods(host, settings) or []
     except programs.ProgramError:
         return []  # the finding `pod` says why
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        kernels = list(pool.map(lambda pod: _guest_kernel(host, settings, pod), known))
     return [
         {
             "name": pod["name"],
             "runtime": pod.get("runtime"),
             "ready": bool(pod.get("ready")),
             "ip": pod.get("ip") or None,
-            "guest_kernel": _guest_kernel(host, settings, pod),
+            "guest_kernel": kernel,
             "restarts": pod.get("restarts", 0),
         }
-        for pod in known
+        for pod, kernel in zip(known, kernels, strict=True)
     ]
 
 
@@ -104,8 +107,8 @@ def _microvm(host: Host, settings: Settings) -> dict:
         return {"name": "microvm", "version": None, "state": "absent"}
     return {
         "name": "microvm",
-        "version": status.get("guest_kernel"),
-        "state": status.get("state", "ready"),
+        "version": (status.get("image") or {}).get("guest_kernel"),
+        "state": "ready" if status.get("current") else "incomplete",
         "accelerator": status.get("accelerator"),
     }
 

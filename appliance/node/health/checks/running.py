@@ -109,15 +109,14 @@ def microvm(host: Host, settings: Settings) -> Finding:
             cause="the node programs are not installed",
             cure="appliance deploy",
         )
-    stale = [part for part in ("image", "template", "probe") if not _current(status.get(part))]
-    if stale:
+    if status.get("missing"):
         return Finding(
             ok=False,
-            evidence="not current: " + ", ".join(stale),
-            cause="kernel, QEMU, packages or settings changed since they were made: pods start slowly or not at all",
-            cure=f"appliance deploy, or casemate-microvm {stale[0]} on the host",
+            evidence="missing or no longer current: " + ", ".join(str(one) for one in status["missing"]),
+            cause="not made yet, or kernel, QEMU, packages or settings changed since: pods start slowly or not at all",
+            cure="appliance deploy",
         )
-    return Finding(ok=True, evidence=f"guests run with {status.get('accelerator', 'an unknown accelerator')}")
+    return Finding(ok=True, evidence=f"image and templates are current, guests run with {status.get('accelerator')}")
 
 
 @check("pod", "doctor")
@@ -199,8 +198,3 @@ def exposed(host: Host, settings: Settings) -> Iterator[Finding]:
             )
         else:
             yield Finding(ok=True, of=str(listener.port), evidence=f"{name} listens on {listener.address}")
-
-
-def _current(part: object) -> bool:
-    """Whether a part of `casemate-microvm status` says that it is current; a part it does not tell of is no finding."""
-    return not isinstance(part, dict) or bool(part.get("current", True))
