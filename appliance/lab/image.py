@@ -21,7 +21,7 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 PACKAGES = ["systemd", "systemd-sysv", "dbus", "python3", "iproute2", "procps", "ca-certificates", "sudo"]  # fmt: skip
 
 # What only a lab host needs: a machine's own init does these before we meet it.
-# cgroup v1 controllers arrive read-only in a container, and its mounts do not propagate.
+# cgroup v1 controllers and the network's settings arrive read-only in a container, and its mounts do not propagate.
 LAB_UNIT = """\
 [Unit]
 Description=Make this lab host's cgroups and mounts like a machine's
@@ -32,6 +32,8 @@ Before=sysinit.target
 Type=oneshot
 RemainAfterExit=yes
 ExecStart=/bin/mount --make-rshared /
+ExecStart=/bin/mount --bind /proc/sys/net /proc/sys/net
+ExecStart=/bin/mount -o remount,bind,rw /proc/sys/net
 ExecStart=/bin/sh -c 'for m in /sys/fs/cgroup/*/; do mountpoint -q "$m" && mount -o remount,bind,rw "$m" || :; done'
 
 [Install]
