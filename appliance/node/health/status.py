@@ -79,7 +79,7 @@ def pods(host: Host, settings: Settings) -> list[dict]:
     return [
         {
             "name": pod["name"],
-            "runtime": pod.get("runtime"),
+            "runtime": pod.get("runtime") or None,
             "ready": bool(pod.get("ready")),
             "ip": pod.get("ip") or None,
             "guest_kernel": kernel,
