@@ -484,6 +484,10 @@ class Agent:
     def call_delete(self, stream: int, *, id: str) -> None:
         def deleted(error: str | None) -> None:
             if error is None:
+                # The host may give the next root file system this one's device number, and the guest would take the
+                # files of one for the other's: it must remember none.
+                os.sync()
+                Path("/proc/sys/vm/drop_caches").write_text("2")
                 remove(RUN / "bundles" / id)
                 for key in [k for k, p in self.processes.items() if p.container == id]:
                     process = self.processes.pop(key)
