@@ -32,10 +32,10 @@ class Cri:
         options = [("grpc.max_reconnect_backoff_ms", 2000), ("grpc.max_receive_message_length", 32 << 20)]
         self._channel = grpc.insecure_channel(f"unix://{socket}", options)
 
-    def call(self, method: str, timeout: float = 30, **fields):
+    def call(self, method: str, deadline: float = 30, /, **fields):
         """Call one CRI method and return its response message.
 
-        `fields` are the request's fields as plain values, dicts and lists; `timeout` is in seconds. Raises CriError.
+        `fields` are the request's fields as plain values, dicts and lists; `deadline` is in seconds. Raises CriError.
         """
         service = "ImageService" if method in _IMAGE_METHODS else "RuntimeService"
         request = getattr(pb, f"{method}Request")(**fields)
@@ -45,7 +45,7 @@ class Cri:
             response_deserializer=getattr(pb, f"{method}Response").FromString,
         )
         try:
-            return stub(request, timeout=timeout)
+            return stub(request, timeout=deadline)
         except grpc.RpcError as error:
             raise CriError(method, error.code().name, error.details(), self.socket) from None
 

@@ -52,6 +52,7 @@ class Runner:
     def run(self, stopping) -> None:
         """Keep the pod as declared until `stopping` (a threading.Event) is set; the pod goes on without the runner."""
         failures = 0
+        self._publish()
         while not stopping.is_set():
             try:
                 self.step()

@@ -51,8 +51,7 @@ def plan(
     start = set()
     for name, pod in declared.items():
         running = states.get(name)
-        current = running is not None and running.hash == pod.hash and running.release == state.RELEASE
-        if unit_states.get(name) not in ("active", "activating") or not current:
+        if unit_states.get(name) not in ("active", "activating") or not (running and _is_current(running, pod)):
             start.add(name)
     unreadable = {error.source for error in broken}
     kept = {name for name, known in states.items() if known.manifest in unreadable}
@@ -69,18 +68,23 @@ def sync(settings: Settings, directory: Path = MANIFEST_DIRECTORY) -> Outcome:
     outcome = Outcome()
     with lock(), ThreadPoolExecutor(8) as pool:
         removals: dict[str, Future] = {}
+        failed: dict[str, Exception] = {}
+        done: dict[str, str] = {}  # hash by name: a runner that will not start is not restarted over and over
         while True:
             seen = _fingerprint(directory)
             for name in [name for name, removal in removals.items() if removal.done()]:
-                removals.pop(name).result()
-                outcome.removed.add(name)
+                if error := removals.pop(name).exception():
+                    failed[name] = error
+                else:
+                    outcome.removed.add(name)
             declared, outcome.errors = load_directory(directory)
             todo = plan(declared, outcome.errors, state.read_all(), units.states(), _sandbox_names(settings))
-            for name in todo.remove - removals.keys():
+            for name in todo.remove - removals.keys() - failed.keys():
                 removals[name] = pool.submit(remove, name, settings)
-            starting = todo.start - removals.keys()
+            starting = {n for n in todo.start - removals.keys() if done.get(n) != declared[n].hash}
             units.restart(sorted(starting))
             if starting:
+                done |= {name: declared[name].hash for name in starting}
                 outcome.started |= starting
                 _await_takeover(declared, starting)
             # systemd's path unit does not see changes made while this runs, so look again before leaving.
@@ -89,6 +93,9 @@ def sync(settings: Settings, directory: Path = MANIFEST_DIRECTORY) -> Outcome:
             time.sleep(_SETTLE_SECONDS if removals else 0)
     for error in outcome.errors:
         log.error("%s", error)
+    for name, error in failed.items():
+        log.error("pod %s could not be removed", name)
+        raise error
     return outcome
 
 
@@ -120,13 +127,17 @@ def _sandbox_names(settings: Settings) -> set[str]:
 
 
 def _await_takeover(declared: dict[str, Pod], names: set[str], seconds: float = 10) -> None:
-    """Wait until the runners just started have said which manifest they run, so that none is restarted twice."""
+    """Wait until the runners just started have said which manifest they run, so that the next sync leaves them."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         states = state.read_all()
-        if all(name in states and states[name].hash == declared[name].hash for name in names):
+        if all(name in states and _is_current(states[name], declared[name]) for name in names):
             return
         time.sleep(0.2)
+
+
+def _is_current(known: state.PodState, pod: Pod) -> bool:
+    return known.hash == pod.hash and known.release == state.RELEASE
 
 
 def _fingerprint(directory: Path) -> list[tuple]:
