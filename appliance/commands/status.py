@@ -1,0 +1,73 @@
+"""`appliance status`: what runs, in which version, and is it well."""
+
+import sys
+
+import click
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+from appliance.commands.common import load_inventory, print_json, target_options
+from appliance.look import ask
+from appliance.run import exit_code
+
+HEALTH_STYLES = {"ok": "green", "degraded": "yellow"}
+
+
+@click.command("status")
+@target_options
+def command(inventory: tuple, limit: str | None, output: str) -> None:
+    """Show what runs on each host, in which version, and whether it is well.
+
+    Versions are those of the running programs; a microVM's kernel is read from inside the guest.
+
+    \b
+    Examples:
+      appliance status
+      appliance status --limit edge1 -o json | jq '.hosts[].pods[] | [.name, .guest_kernel]'
+    """
+    hosts = load_inventory(inventory, limit)
+    answers, outcome = ask("status", hosts)
+    if output == "json":
+        print_json({"hosts": [_shape(a) for a in answers]})
+    else:
+        _show(answers)
+    sys.exit(exit_code(outcome))
+
+
+def _shape(answer: dict) -> dict:
+    """The documented shape; a host that could not be asked has empty lists and an `error`."""
+    return {"release": "", "components": [], "pods": [], **answer}
+
+
+def _show(answers: list[dict]) -> None:
+    console = Console(highlight=False)
+    for answer in answers:
+        style = HEALTH_STYLES.get(answer["health"], "red")
+        release = f"  release {answer['release']}" if answer.get("release") else ""
+        console.print(f"[bold]{answer['name']}[/]  [{style}]{answer['health']}[/]{release}")
+        if answer.get("error"):
+            console.print(f"  {answer['error']}", style="red", markup=False)
+        if answer.get("components"):
+            table = _table("COMPONENT", "VERSION", "STATE")
+            for part in answer["components"]:
+                note = f" ({part['accelerator']})" if part.get("accelerator") else ""
+                table.add_row(part["name"], part["version"] or "-", part["state"] + note)
+            console.print(Padding(table, (0, 0, 0, 2)))
+        if answer.get("pods"):
+            table = _table("POD", "RUNTIME", "READY", "ADDRESS", "GUEST KERNEL", "RESTARTS")
+            for pod in answer["pods"]:
+                ready = "[green]yes[/]" if pod["ready"] else "[red]no[/]"
+                kernel = pod["guest_kernel"] or "(the host's)"
+                table.add_row(pod["name"], pod["runtime"], ready, pod["ip"] or "-", kernel, str(pod["restarts"]))
+            console.print(Padding(table, (0, 0, 0, 2)))
+        for finding in answer.get("findings", []):
+            console.print(f"  [yellow]{finding['id']}[/] {finding['evidence']}; see: appliance doctor")
+        console.print()
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table

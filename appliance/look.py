@@ -1,0 +1,38 @@
+"""Asking the hosts' own health program, for `status` and `doctor`."""
+
+import json
+from collections.abc import Callable
+
+from appliance.errors import CasemateError
+from appliance.events import Outcome
+from appliance.inventory import Inventory
+from appliance.run import run_playbook
+
+
+def ask(
+    what: str, inventory: Inventory, on_event: Callable[[dict], None] = lambda e: None
+) -> tuple[list[dict], Outcome]:
+    """Each host's answer to `what` ("status" or "doctor"), in the inventory's order, and what came of the run.
+
+    A host that could not be asked has {"name", "health": "unreachable" or "unknown", "error"} and no more.
+    """
+    problems: dict[str, str] = {}
+
+    def note(event: dict) -> None:
+        if event["event"] in ("failure", "unreachable"):
+            problems[event["host"]] = event["msg"]
+        on_event(event)
+
+    outcome = run_playbook("look", inventory, verb=what, on_event=note, extra_vars={"casemate_look": what})
+    answers = []
+    for host in inventory.hosts:
+        text = outcome.reports.get(host.name, {}).get("Ask the host")
+        if text is None:
+            health = "unreachable" if outcome.hosts[host.name].unreachable else "unknown"
+            answers.append({"name": host.name, "health": health, "error": problems.get(host.name, "")})
+            continue
+        try:
+            answers.append({"name": host.name, **json.loads(text)})
+        except ValueError:
+            raise CasemateError(f"{host.name}: the health program answered no JSON: {text[:200]}") from None
+    return answers, outcome
