@@ -27,6 +27,8 @@ BOOT_SECONDS = 420  # emulated and on a busy machine; 60 s is usual
 STOP_SECONDS = 15
 DEFAULT_MEMORY_MIB = 3072
 DATA_SERIAL = "casemate-data"
+# Variables of an emulated host: a guest in a guest there takes a minute to boot, and is not broken for that.
+PATIENCE = {"microvm_probe_deadline": 150, "microvm_start_deadline": 400, "pods_ready_timeout": 900}
 STATES_UP = ("running", "degraded")
 
 
@@ -52,8 +54,10 @@ def up(host: Host, progress: Callable[[str], None]) -> None:
         "ansible_python_interpreter": "/usr/bin/python3",
         "storage_device": f"/dev/disk/by-id/virtio-{DATA_SERIAL}",
     }
+    kvm = kvm_works(base.kernel)
+    if not kvm:
+        host.vars |= PATIENCE
     if _pid(host) is None:
-        kvm = kvm_works(base.kernel)
         progress(f"{host.name}: booting" + ("" if kvm else " (emulated, there is no usable KVM: about a minute)"))
         _boot(host, base, kvm)
     _wait_until_running(host)

@@ -133,3 +133,9 @@ def test_lab_inventory_has_the_running_hosts_with_the_lab_s_variables(tmp_path, 
 def test_format_accepts_the_good_and_refuses_the_bad(form, good, bad):
     assert [value for value in good if not form.accepts(value)] == []
     assert [value for value in bad if form.accepts(value)] == []
+
+
+def test_variables_that_the_lab_sets_exist():
+    from appliance.lab.qemu import PATIENCE
+
+    assert set(PATIENCE) <= set(OPTIONS)
