@@ -42,10 +42,15 @@ def appliance() -> None:
 
 
 def main() -> None:
-    """Run the command; every error that we foresee ends as one readable block and the right exit code."""
+    """Run the command `appliance`."""
+    finish(appliance)
+
+
+def finish(command: click.Command) -> None:
+    """Run `command` and exit; every error that we foresee ends as one readable block and the right exit code."""
     try:
-        code = appliance.main(standalone_mode=False)
-    except click.exceptions.Abort:
+        code = command.main(standalone_mode=False)
+    except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = EXIT_INTERRUPTED
     except click.ClickException as error:

@@ -31,7 +31,7 @@ def command(inventory: tuple, limit: str | None, output: str) -> None:
     if output == "json":
         print_json({"hosts": [_shape(a) for a in answers]})
     else:
-        _show(answers)
+        show(answers)
     sys.exit(exit_code(outcome))
 
 
@@ -40,7 +40,8 @@ def _shape(answer: dict) -> dict:
     return {"release": "", "components": [], "pods": [], **answer}
 
 
-def _show(answers: list[dict]) -> None:
+def show(answers: list[dict]) -> None:
+    """Print the hosts' answers as tables."""
     console = Console(highlight=False)
     for answer in answers:
         style = HEALTH_STYLES.get(answer["health"], "red")
