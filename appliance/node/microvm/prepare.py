@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import os
 import pwd
 import subprocess
 
@@ -86,12 +87,13 @@ def _make(configured: Settings, parts: list[str], refresh: bool, report: Report)
 
 
 def _templates(configured: Settings, guest_image: Image, chosen: str, report: Report) -> set[str]:
-    identity, names = qemu.identity(), set()
-    for size in configured.sizes:
-        if size.template:
-            template.make(configured, guest_image, size, chosen, identity, report)
-            names.add(template.key(guest_image, size, chosen, identity))
-    return names
+    """Make all templates, as many at a time as there are processors; return their names."""
+    identity, sizes = qemu.identity(), [size for size in configured.sizes if size.template]
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(template.make, configured, guest_image, s, chosen, identity, report) for s in sizes]
+    for job in jobs:
+        job.result()
+    return {template.key(guest_image, size, chosen, identity) for size in sizes}
 
 
 def status() -> dict:

@@ -294,7 +294,8 @@ def _replace(bundle: Path, config: dict) -> None:
 
 def _say(call: Call, text: str) -> None:
     """Report an error as runc does: on stderr, and in the log that the shim reads."""
-    print(f"casemate-microvm: {text}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # a sandbox's stderr leads nowhere
+        os.write(2, f"casemate-microvm: {text}\n".encode())
     if log := call.globals.get("--log"):
         stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         with open(log, "a") as file:

@@ -41,7 +41,7 @@ class Settings:
     guest_packages: tuple[str, ...] = ("busybox-static", "iproute2", "libpython3-stdlib", "python3-minimal", "runc")
     sizes: tuple[Size, ...] = (
         Size("small", 256, 1, template=True),
-        Size("medium", 512, 1),
+        Size("medium", 512, 1, template=True),
         Size("large", 1024, 2),
     )
 

@@ -1,0 +1,287 @@
+"""Runs on an appliance: drives its engine through CRI and prints one JSON object of what the microVMs did.
+
+tests/unit/test_microvm_on_host.py sends it to a lab host and asserts on the result.
+"""
+
+import glob
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+sys.path.insert(0, "/usr/lib/casemate/current")
+
+import grpc
+from appliance.node.pods import cri_pb2 as pb
+from appliance.node.pods.cri import Cri, CriError
+from appliance.node.pods.teardown import stop_container
+
+IMAGE = {"image": "localhost/casemate/demo:1"}
+RUNTIME = "/usr/lib/casemate/bin/casemate-microvm"
+
+
+class Client(Cri):
+    """CRI's own field `timeout` can be given by name."""
+
+    def call(self, method, timeout_s=30, /, **fields):
+        request = getattr(pb, f"{method}Request")(**fields)
+        stub = self._channel.unary_unary(
+            f"/runtime.v1.RuntimeService/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=getattr(pb, f"{method}Response").FromString,
+        )
+        try:
+            return stub(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise CriError(method, error.code().name, error.details(), self.socket) from None
+
+
+cri = Client()
+
+
+class Pod:
+    def __init__(self, name="t", memory=0, cpus=0, handler="microvm", **linux):
+        self.name = f"{name}-{uuid.uuid4().hex[:6]}"
+        self.logs = f"/tmp/casemate-test/{self.name}"
+        os.makedirs(self.logs)
+        namespaces = {"network": 0, "pid": 1, "ipc": 0} | linux.pop("namespaces", {})
+        self.config = {
+            "metadata": {"name": self.name, "uid": uuid.uuid4().hex, "namespace": "test", "attempt": 0},
+            "hostname": self.name,
+            "log_directory": self.logs,
+            "dns_config": {"servers": ["192.0.2.53"]},
+            "labels": {"test": "microvm"},
+            "linux": {
+                "security_context": {"namespace_options": namespaces},
+                "resources": {"memory_limit_in_bytes": memory, "cpu_period": 100000, "cpu_quota": cpus * 100000},
+                **linux,
+            },
+        }
+        begin = time.monotonic()
+        self.id = cri.call("RunPodSandbox", 150, config=self.config, runtime_handler=handler).pod_sandbox_id
+        self.started_in = round(time.monotonic() - begin, 2)
+
+    def info(self):
+        return json.loads(subprocess.run([RUNTIME, "sandbox-info", self.id], capture_output=True, check=True).stdout)
+
+    def address(self):
+        return cri.call("PodSandboxStatus", pod_sandbox_id=self.id).status.network.ip
+
+    def container(self, *command, name="c", start=True, **fields):
+        config = {
+            "metadata": {"name": f"{name}-{uuid.uuid4().hex[:6]}", "attempt": 0},
+            "image": IMAGE,
+            "command": list(command),
+            "log_path": f"{name}.log",
+            "linux": {"security_context": {"namespace_options": {"pid": 1}}},
+        } | fields
+        identifier = cri.call(
+            "CreateContainer", pod_sandbox_id=self.id, config=config, sandbox_config=self.config
+        ).container_id
+        if start:
+            cri.call("StartContainer", 120, container_id=identifier)
+        return identifier
+
+    def log(self, name="c"):
+        """Return {"stdout": text, "stderr": text} of a container's CRI log."""
+        text = {"stdout": "", "stderr": ""}
+        for line in Path(self.logs, f"{name}.log").read_text().splitlines():
+            _, stream, tag, rest = line.split(" ", 3)
+            text[stream] += rest + ("\n" if tag == "F" else "")
+        return text
+
+    def remove(self):
+        cri.call("StopPodSandbox", 60, pod_sandbox_id=self.id)
+        cri.call("RemovePodSandbox", 60, pod_sandbox_id=self.id)
+
+
+def status(identifier):
+    return cri.call("ContainerStatus", container_id=identifier).status
+
+
+def wait(identifier, timeout=60):
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        found = status(identifier)
+        if found.state == 2:
+            return found.exit_code
+        time.sleep(0.05)
+    return None
+
+
+def execute(identifier, *command, timeout=30):
+    done = cri.call("ExecSync", timeout + 10, container_id=identifier, cmd=list(command), timeout=timeout)
+    return [done.exit_code, done.stdout.decode(), done.stderr.decode()]
+
+
+def refusal(action):
+    try:
+        action()
+    except CriError as error:
+        return str(error)
+    return None
+
+
+APPLETS = "mkdir touch head tail tr fold md5sum date wc id httpd"
+
+
+def sh(script):
+    """Return a command that runs `script`; the image links few of busybox's applets."""
+    functions = "".join(f'{applet}() {{ busybox {applet} "$@"; }}; ' for applet in APPLETS.split())
+    return ["/bin/busybox", "sh", "-c", functions + script]
+
+
+def mounts_and_devices():
+    return {
+        "mounts": sum("/run/casemate/microvm" in line for line in Path("/proc/mounts").read_text().splitlines()),
+        "directories": sorted(os.listdir("/run/casemate/microvm")),
+        "containers": sorted(os.listdir("/run/casemate/microvm/.containers")),
+        "qemu": subprocess.run(["pgrep", "-c", "qemu-system"], capture_output=True, text=True).stdout.strip(),
+        "namespaces": len(glob.glob("/run/netns/*")),
+    }
+
+
+def main():
+    os.makedirs("/tmp/casemate-test", exist_ok=True)
+    Pod("warm").remove()  # so that .containers and the like are there before the comparison
+    seen = {"before": mounts_and_devices()}
+
+    pod = Pod("one")
+    seen["started_in"], seen["info"], seen["address"] = pod.started_in, pod.info(), pod.address()
+
+    begin = time.monotonic()
+    first = pod.container(*sh("echo out; echo err >&2; exit 42"), name="first")
+    seen["first_started_in"] = round(time.monotonic() - begin, 2)
+    seen["first_code"] = wait(first)
+    seen["first_done_in"] = round(time.monotonic() - begin, 2)
+    seen["first_log"] = pod.log("first")
+
+    web = pod.container(*sh("mkdir -p /tmp/w; echo hello > /tmp/w/index.html; exec busybox httpd -f -p 8000 -h /tmp/w"), name="web")
+    time.sleep(1)
+    client = pod.container(*sh("wget -qO- http://127.0.0.1:8000/"), name="client")
+    seen["localhost_code"], seen["localhost"] = wait(client), pod.log("client")
+    fetched = subprocess.run(
+        [sys.executable, "-c", f"import urllib.request as u; print(u.urlopen('http://{pod.address()}:8000/', timeout=10).read())"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    seen["from_host"] = fetched.stdout + fetched.stderr[-300:]
+
+    seen["exec"] = execute(web, *sh("echo one; echo two >&2; exit 7"))
+    begin = time.monotonic()
+    seen["exec_kernel"] = execute(web, *sh("uname -r"))[1].strip()
+    seen["exec_in"] = round(time.monotonic() - begin, 2)
+    seen["exec_identity"] = execute(
+        web, *sh("hostname; cat /etc/resolv.conf; cat /proc/sys/kernel/random/boot_id; head -c 16 /dev/urandom | md5sum; date +%s")
+    )[1].split("\n")
+    seen["host_time"] = int(time.time())
+    seen["exec_missing"] = execute(web, "/no/such/program")[0]
+
+    os.makedirs("/tmp/casemate-test/vol/sub", exist_ok=True)
+    Path("/tmp/casemate-test/vol/in").write_text("from host\n")
+    Path("/tmp/casemate-test/file").write_text("a file\n")
+    volumes = [
+        {"host_path": "/tmp/casemate-test/vol", "container_path": "/data"},
+        {"host_path": "/tmp/casemate-test/vol", "container_path": "/ro", "readonly": True},
+        {"host_path": "/tmp/casemate-test/file", "container_path": "/etc/one-file"},
+    ]
+    user = pod.container(
+        *sh("id -u; id -g; pwd; echo $GREETING; cat /data/in /etc/one-file; echo written > /data/sub/out; touch /ro/x; "
+            "cat /data/later; while [ ! -e /data/go ]; do sleep 0.2; done; cat /data/go"),
+        name="user", envs=[{"key": "GREETING", "value": "hello env"}], working_dir="/www",
+        mounts=volumes,
+        linux={"security_context": {"namespace_options": {"pid": 1}, "run_as_user": {"value": 0}}},
+    )  # fmt: skip
+    time.sleep(1.5)
+    Path("/tmp/casemate-test/vol/go").write_text("seen later\n")
+    seen["user_code"], seen["user"] = wait(user), pod.log("user")
+    seen["written"] = Path("/tmp/casemate-test/vol/sub/out").read_text()
+    os.chmod("/tmp/casemate-test/vol/sub", 0o777)
+    nobody = pod.container(
+        *sh("id -u; id -g; echo mine > /data/sub/nobody; cat /etc/shadow-test"), name="nobody",
+        mounts=[{"host_path": "/tmp/casemate-test/vol", "container_path": "/data"}],
+        linux={"security_context": {"namespace_options": {"pid": 1}, "run_as_user": {"value": 1234}, "run_as_group": {"value": 5678}}},
+    )  # fmt: skip
+    seen["nobody_code"], seen["nobody"] = wait(nobody), pod.log("nobody")
+    owner = os.stat("/tmp/casemate-test/vol/sub/nobody")
+    seen["nobody_owner"] = [owner.st_uid, owner.st_gid]
+
+    trap = pod.container(*sh("trap 'echo got it; exit 9' TERM; echo ready; while :; do sleep 0.1; done"), name="trap")
+    time.sleep(1)
+    stop_container(cri, trap, 30)
+    seen["trap_code"], seen["trap"] = wait(trap), pod.log("trap")
+    stubborn = pod.container(*sh("trap '' TERM; echo ready; while :; do sleep 0.1; done"), name="stubborn")
+    time.sleep(0.5)
+    stop_container(cri, stubborn, 1)
+    seen["stubborn_code"] = wait(stubborn)
+    seen["stubborn_left"] = execute(web, *sh("echo alive"))[1]
+
+    begin = time.monotonic()
+    flood = pod.container(*sh("head -c 20000000 /dev/zero | tr '\\000' x | fold -w 1000; echo end"), name="flood")
+    seen["flood_code"] = wait(flood, 120)
+    seen["flood_in"] = round(time.monotonic() - begin, 2)
+    text = pod.log("flood")["stdout"]
+    seen["flood_bytes"], seen["flood_end"] = text.count("x"), text[-4:]
+
+    seen["bad_program"] = refusal(lambda: pod.container("/no/such/program", name="bad"))
+    limited = pod.container(
+        *sh("cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max /sys/fs/cgroup/pids.max; ls /dev | wc -l"), name="limited",
+        linux={"security_context": {"namespace_options": {"pid": 1}},
+               "resources": {"memory_limit_in_bytes": 64 << 20, "cpu_period": 100000, "cpu_quota": 50000}},
+    )  # fmt: skip
+    seen["limited_code"], seen["limited"] = wait(limited), pod.log("limited")
+    greedy = pod.container(
+        *sh("tail /dev/zero"), name="greedy",
+        linux={"security_context": {"namespace_options": {"pid": 1}}, "resources": {"memory_limit_in_bytes": 16 << 20}},
+    )  # fmt: skip
+    seen["greedy_code"] = wait(greedy)
+    seen["restart_code"] = wait(pod.container(*sh("exit 3"), name="again"))
+
+    other = Pod("two")
+    sleeper = other.container(*sh("sleep 1000"), name="sleeper")
+    seen["other_identity"] = execute(
+        sleeper, *sh("hostname; cat /proc/sys/kernel/random/boot_id; head -c 16 /dev/urandom | md5sum")
+    )[1].split("\n")
+    qemu = next(
+        int(p) for p in os.listdir("/proc")
+        if p.isdigit() and b"qemu-system" in _cmdline(p) and _sandbox_of(p) == other.id
+    )  # fmt: skip
+    seen["qemu_uid"] = os.stat(f"/proc/{qemu}").st_uid
+    os.kill(qemu, signal.SIGKILL)
+    seen["killed_code"] = wait(sleeper, 20)
+    seen["killed_log"] = other.log("sleeper")
+    time.sleep(0.5)
+    seen["killed_sandbox_state"] = cri.call("PodSandboxStatus", pod_sandbox_id=other.id).status.state
+    other.remove()
+
+    seen["host_network"] = refusal(lambda: Pod("hostnet", namespaces={"network": 2}))
+    seen["host_pid"] = refusal(lambda: Pod("hostpid", namespaces={"pid": 2}))
+    big = Pod("big", memory=300 << 20, cpus=1)
+    seen["big_info"], seen["big_started_in"] = big.info(), big.started_in
+    big.remove()
+    pod.remove()
+    time.sleep(0.5)
+    seen["after"] = mounts_and_devices()
+    print(json.dumps(seen, indent=1))
+
+
+def _cmdline(pid):
+    try:
+        return Path("/proc", pid, "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def _sandbox_of(pid):
+    mounts = Path("/proc", pid, "mountinfo").read_text()
+    for directory in os.listdir("/run/casemate/microvm"):
+        if f"/{directory}/ctl " in mounts:
+            return directory
+    return None
+
+
+if __name__ == "__main__":
+    main()
