@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Shared by ./quickstart and ./check: packages and .venv on a fresh Debian with nothing but git and python3.
-# Sourced with `set -euo pipefail`; $me is the calling script's name.
+# Sourced with `set -euo pipefail`; the calling script sets $me to its own name.
+# shellcheck disable=SC1091,SC2154
 
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$me: $*"; exit 1; }
