@@ -1,9 +1,13 @@
 """Facts, package sources and settings are read from what a host has."""
 
+import socket
+import time
+
 import pytest
 from health_fakes import FakeHost, bare
 
 from appliance.node.health import facts, mirrors, settings
+from appliance.node.health.host import Host
 
 FIB_TRIE = """Main:
   +-- 0.0.0.0/0 3 0 5
@@ -96,3 +100,29 @@ def test_bad_settings_are_refused_naming_the_key(text, said):
 
 def test_a_missing_configuration_means_the_defaults(tmp_path):
     assert settings.from_file(tmp_path / "health.json") == settings.Settings()
+
+
+class TestHost:
+    """The real host: programs and connections that go wrong are answers, not exceptions."""
+
+    def test_a_program_that_is_not_there_or_too_slow_is_told_by_its_code(self):
+        assert Host().run(["/nonexistent/program"]).code == 127
+        slow = Host().run(["sleep", "5"], timeout=0.1)
+        assert (slow.code, slow.message) == (124, "sleep: no answer within 0.1 s")
+
+    def test_the_last_line_of_the_errors_is_the_message(self):
+        assert Host().run(["sh", "-c", "echo out; echo one >&2; echo two >&2; exit 3"]).message == "two"
+
+    def test_a_refused_connection_names_address_and_port(self):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))  # bound, not listening
+            port = taken.getsockname()[1]
+            assert f"127.0.0.1:{port}" in Host().connect("127.0.0.1", port, 2)
+            taken.listen()
+            assert Host().connect("127.0.0.1", port, 2) is None
+
+    def test_a_resolver_that_hangs_does_not_hold_the_check_up(self, monkeypatch):
+        monkeypatch.setattr(socket, "create_connection", lambda *_, **__: time.sleep(1))
+        began = time.monotonic()
+        assert "within 0.1 s" in Host().connect("deb.example.org", 80, 0.1)
+        assert time.monotonic() - began < 0.8

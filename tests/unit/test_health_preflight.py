@@ -214,6 +214,28 @@ def test_behind_a_proxy_only_the_proxy_must_be_reachable(host):
     assert "apt's proxy" in found(host, "network")[0]["evidence"]
 
 
+def test_a_proxy_for_one_address_and_direct_for_another_are_told_apart(host):
+    host.programs["apt-config dump"] = Result(
+        0,
+        'Acquire::http::Proxy "http://proxy.example.org:3128/";\nAcquire::http::Proxy::deb.example.org "DIRECT";\n',
+    )
+    host.unreachable["deb.example.org"] = "filtered"
+    assert "a package source" in found(host, "network")[0]["evidence"]
+
+
+def test_a_proxy_that_a_program_chooses_is_not_guessed(host):
+    host.programs["apt-config dump"] = Result(0, 'Acquire::http::Proxy-Auto-Detect "/usr/bin/choose";\n')
+    host.unreachable["deb.example.org"] = "filtered"
+    assert found(host, "network")[0]["ok"]
+
+
+def test_a_deployed_host_that_is_cut_off_is_only_warned(host):
+    host.unreachable["deb.example.org"] = "filtered"
+    assert found(host, "network")[0]["severity"] == "error"
+    host.write("/etc/casemate/release.json", "{}")
+    assert found(host, "network")[0]["severity"] == "warning"
+
+
 def test_a_host_without_package_sources_is_told(host):
     host.write("/etc/apt/sources.list", "# nothing\n")
     assert "no package source" in found(host, "network")[0]["evidence"]

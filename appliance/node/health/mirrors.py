@@ -24,27 +24,33 @@ def uris(host: Host) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def proxy(host: Host, scheme: str) -> str | None:
-    """The proxy that apt uses for a scheme, or None."""
-    dump = host.run(["apt-config", "dump", f"Acquire::{scheme}::Proxy"]).out
-    given = re.search(rf'^Acquire::{scheme}::Proxy "([^"]*)";', dump, re.MULTILINE | re.IGNORECASE)
-    return given.group(1) if given and given.group(1) not in ("", "DIRECT") else None
-
-
 def endpoints(host: Host) -> list[tuple[str, int, str]]:
-    """(address, port, why) of everything apt must reach; local sources (file, cdrom, copy) need nothing."""
+    """(address, port, why) of everything apt must reach.
+
+    Local sources (file, cdrom, copy) need nothing, and where a program chooses the proxy nobody can tell beforehand.
+    """
+    configured = host.run(["apt-config", "dump", "Acquire"]).out
     found = []
     for uri in uris(host):
         parts = urlsplit(uri.replace("mirror+", "", 1))
-        if parts.scheme not in PORTS:
+        if parts.scheme not in PORTS or _option(configured, parts.scheme, "Proxy-?Auto-?Detect"):
             continue
-        way = proxy(host, parts.scheme)
-        if way:
+        address = parts.hostname or uri
+        way = _option(configured, parts.scheme, f"Proxy::{re.escape(address)}") or _option(
+            configured, parts.scheme, "Proxy"
+        )
+        if way and way != "DIRECT":
             through = urlsplit(way)
             found.append((through.hostname or way, through.port or PORTS.get(through.scheme, 80), "apt's proxy"))
         else:
-            found.append((parts.hostname or uri, parts.port or PORTS[parts.scheme], "a package source"))
+            found.append((address, parts.port or PORTS[parts.scheme], "a package source"))
     return list(dict.fromkeys(found))
+
+
+def _option(configured: str, scheme: str, name: str) -> str:
+    """One of apt's options for a scheme, `name` being a regular expression; "" if it is not set."""
+    given = re.search(rf'^Acquire::{scheme}::{name} "([^"]*)";', configured, re.MULTILINE | re.IGNORECASE)
+    return given.group(1) if given else ""
 
 
 def _one_line(text: str) -> list[str]:
