@@ -51,9 +51,14 @@ make_venv() {
   fi
   say "making .venv (ansible-core and what else Casemate needs, from PyPI)"
   [ -x .venv/bin/pip ] || { rm -rf .venv && python3 -m venv .venv; } || die "python3 cannot make a virtual environment"
-  local spec="."
+  local spec="." log
   [ "$extras" = run ] || spec=".[$extras]"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable "$spec" >&2 \
-    || die "cannot install Python packages: this machine needs PyPI or a mirror of it (see 'pip config list')"
+  log=$(mktemp)
+  if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable "$spec" >"$log" 2>&1; then
+    say "$(grep -v '^WARNING' "$log" | tail -n 5)"
+    rm -f "$log"
+    die "cannot install Python packages: this machine needs PyPI or a mirror of it (see 'pip config list')"
+  fi
+  rm -f "$log"
   echo "$stamp" > ".venv/casemate-$extras"
 }

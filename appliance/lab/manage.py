@@ -52,7 +52,7 @@ def up(
             )
     if release not in image.RELEASES:
         raise UsageError(f"unknown release {release!r}", cure=f"one of: {', '.join(image.RELEASES)}")
-    with state.locked():
+    with state.locked(progress):
         made = []
         network.up()
         for name in names:
@@ -76,7 +76,7 @@ def down(names: list[str] | None = None, *, progress: Callable[[str], None] = la
     """Remove the named hosts (all when None) and, with the last one, the network. Returns the names removed."""
     if not state.lab_dir().exists():
         return []
-    with state.locked():
+    with state.locked(progress):
         known = {h.name: h for h in state.load_all()}
         unknown = [n for n in names or [] if n not in known]
         if unknown:

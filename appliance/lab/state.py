@@ -14,12 +14,15 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from appliance.errors import CasemateError
 
+LOCK_SECONDS = 300
 SUBNET = "10.87.0.0/24"
 GATEWAY = "10.87.0.1"
 FIRST_ADDRESS = 11  # 10.87.0.11 is the first host's
@@ -150,23 +153,43 @@ def take_before() -> dict:
 
 
 @contextlib.contextmanager
-def locked() -> Iterator[None]:
-    """Hold the lab for one change. The kernel lets go of the lock when its holder dies."""
-    lab_dir().mkdir(parents=True, exist_ok=True)
-    with (lab_dir() / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise CasemateError(
-                f"another 'appliance lab' is changing the lab (pid {lock.read().strip() or 'unknown'})",
-                place=str(lab_dir()),
-                cure="wait until it ends",
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+def locked(progress: Callable[[str], None], patience: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the lab for one change, waiting up to `patience` seconds for another one to end.
+
+    The kernel lets go of the lock when its holder dies.
+    """
+    deadline = time.monotonic() + patience
+    told = False
+    while True:
+        lab_dir().mkdir(parents=True, exist_ok=True)
+        with (lab_dir() / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = f"another 'appliance lab' is changing the lab (pid {lock.read().strip() or 'unknown'})"
+                if time.monotonic() > deadline:
+                    raise CasemateError(holder, place=str(lab_dir()), cure="wait until it ends") from None
+                if not told:
+                    progress(f"{holder}; waiting")
+                    told = True
+                time.sleep(0.2)
+                continue
+            # `lab down` removes the directory with the lock in it: what we hold must be what others will ask for
+            if not _is_the_file(lock, lab_dir() / "lock"):
+                continue
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+            return
+
+
+def _is_the_file(opened: TextIO, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(opened.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def remove_if_empty() -> None:
