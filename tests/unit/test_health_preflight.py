@@ -6,7 +6,9 @@ import os
 import pytest
 from health_fakes import FakeHost, bare, errors, found
 
+from appliance.node.health import facts
 from appliance.node.health.host import Result
+from appliance.node.health.settings import Settings
 
 PROMETHEUS = {
     "port": 9090,
@@ -241,15 +243,22 @@ def test_a_host_without_package_sources_is_told(host):
     assert "no package source" in found(host, "network")[0]["evidence"]
 
 
-def test_an_interrupted_dpkg_is_told_with_its_packages(host):
-    host.programs["dpkg "] = Result(0, "The following packages are only half configured\n containerd  engine\n")
+def test_an_interrupted_dpkg_is_a_warning_with_its_packages_since_a_deploy_goes_on_there(host):
+    host.programs["dpkg "] = Result(1, "The following packages are only half configured\n containerd  engine\n")
     [one] = found(host, "dpkg")
-    assert not one["ok"] and "containerd" in one["evidence"] and "dpkg --configure -a" in one["cure"]
+    assert not one["ok"] and one["severity"] == "warning"
+    assert "containerd" in one["evidence"] and "dpkg --configure -a" in one["cure"]
 
 
 def test_journal_files_of_dpkg_tell_an_interrupted_installation(host):
     host.write("/var/lib/dpkg/updates/0001", "")
     assert not found(host, "dpkg")[0]["ok"]
+    assert facts.gather(host, Settings())["dpkg_unfinished"] == ["/var/lib/dpkg/updates/0001"]
+
+
+def test_a_broken_dpkg_database_is_an_error(host):
+    host.programs["dpkg "] = Result(2, err="dpkg: error: parsing file '/var/lib/dpkg/status'")
+    assert errors(host) == ["dpkg"]
 
 
 def test_a_held_dpkg_lock_is_a_warning_and_looking_does_not_take_it(host):

@@ -7,13 +7,13 @@ import re
 import socket
 import struct
 
-from appliance.node.health import blockdev, cgroups
+from appliance.node.health import blockdev, cgroups, dpkg
 from appliance.node.health.host import Host
 from appliance.node.health.settings import Settings
 
 
 def gather(host: Host, settings: Settings) -> dict:
-    """The facts: strings, integers, one list of addresses, and `storage` (see blockdev.look)."""
+    """The facts: strings, integers, lists of strings, and `storage` (see blockdev.look)."""
     release = os_release(host)
     return {
         "distribution": release.get("ID", "unknown"),
@@ -27,6 +27,7 @@ def gather(host: Host, settings: Settings) -> dict:
         "init": host.read("/proc/1/comm").strip() or "unknown",
         "addresses": addresses(host),
         "default_interface": default_interface(host),
+        "dpkg_unfinished": dpkg.unfinished(host, dpkg.audit(host)),
         "storage": blockdev.look(host, settings),
     }
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
-import struct
 from collections.abc import Iterator
 
-from appliance.node.health import sockets
+from appliance.node.health import dpkg, sockets
 from appliance.node.health.host import Host
 from appliance.node.health.registry import Finding, check
 from appliance.node.health.settings import Settings
 
-LOCK = "/var/lib/dpkg/lock-frontend"
-# struct flock on 64-bit Linux: type, whence, start, length, pid.
-FLOCK = "hhqqi"
 # Programs that run pods or containers of their own; process names as the kernel has them.
 OTHER_ENGINES = {
     "dockerd": "Docker",
@@ -25,23 +20,22 @@ OTHER_ENGINES = {
 
 
 @check("dpkg", "preflight", "doctor")
-def dpkg(host: Host, settings: Settings) -> Finding:
-    """An interrupted dpkg refuses every later installation."""
-    pending = host.path("/var/lib/dpkg/updates")
-    names = [one.name for one in pending.iterdir() if one.name.isdigit()] if pending.is_dir() else []
-    audit = host.run(["dpkg", "--root", str(host.root), "--audit"])
-    if names or audit.out.strip():
-        lines = [line.strip() for line in audit.out.splitlines() if line.startswith(" ")]
+def database(host: Host, settings: Settings) -> Finding:
+    """A deploy that was cut off leaves dpkg like this, and the next deploy makes it good: so a warning."""
+    audited = dpkg.audit(host)
+    unfinished = dpkg.unfinished(host, audited)
+    if unfinished:
         return Finding(
             ok=False,
-            evidence="; ".join(lines[:5]) or f"unfinished: {', '.join(names)} in /var/lib/dpkg/updates",
+            severity="warning",
+            evidence="; ".join(unfinished[:5]),
             cause="an earlier installation was interrupted",
-            cure="dpkg --configure -a && apt --fix-broken install",
+            cure="a deploy finishes it first; by hand: dpkg --configure -a && apt --fix-broken install",
         )
-    if audit.code != 0:
+    if audited.code != 0:
         return Finding(
             ok=False,
-            evidence=audit.message,
+            evidence=audited.message,
             cause="dpkg cannot read its database",
             cure="restore /var/lib/dpkg/status (copies are in /var/backups)",
         )
@@ -49,16 +43,16 @@ def dpkg(host: Host, settings: Settings) -> Finding:
 
 
 @check("dpkg-lock", "preflight")
-def dpkg_lock(host: Host, settings: Settings) -> Finding:
+def lock(host: Host, settings: Settings) -> Finding:
     """Asks the kernel who holds the lock, without taking it."""
-    holder = _lock_holder(host)
+    holder = dpkg.lock_holder(host)
     if not holder:
         return Finding(ok=True, evidence="not locked")
     name = host.read(f"/proc/{holder}/comm").strip() or "unknown"
     return Finding(
         ok=False,
         severity="warning",
-        evidence=f"{LOCK} is held by {name} (process {holder})",
+        evidence=f"{dpkg.LOCK} is held by {name} (process {holder})",
         cause="another package manager is at work (unattended-upgrades after a boot, for example)",
         cure="nothing, the deploy waits for it; if it hangs, end it",
     )
@@ -91,14 +85,3 @@ def other_engine(host: Host, settings: Settings) -> Iterator[Finding]:
             cause="it manages containers, addresses and firewall rules of its own on the same machine",
             cure=f"systemctl disable --now {name}, unless you want both",
         )
-
-
-def _lock_holder(host: Host) -> int:
-    """Process id of the holder of dpkg's lock; 0 if there is none, or no lock file."""
-    try:
-        with host.path(LOCK).open("rb") as lock:
-            asked = struct.pack(FLOCK, fcntl.F_WRLCK, 0, 0, 0, 0)
-            kind, _, _, _, pid = struct.unpack(FLOCK, fcntl.fcntl(lock, fcntl.F_GETLK, asked))
-    except OSError:
-        return 0
-    return 0 if kind == fcntl.F_UNLCK else pid
