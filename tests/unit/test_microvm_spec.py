@@ -1,0 +1,190 @@
+"""What pods' OCI specs become: jail, stand-in and guest container."""
+
+import copy
+
+import pytest
+
+from appliance.node.microvm import spec
+from appliance.node.microvm.settings import RuntimeFailure
+
+SANDBOX = {
+    "ociVersion": "1.0.2",
+    "hostname": "pod",
+    "annotations": {"io.kubernetes.cri.container-type": "sandbox", "io.kubernetes.cri.sandbox-id": "S"},
+    "process": {"args": ["/pause"], "env": ["A=b"], "cwd": "/", "capabilities": {"bounding": ["CAP_SYS_ADMIN"]}},
+    "root": {"path": "rootfs"},
+    "mounts": [],
+    "linux": {
+        "namespaces": [
+            {"type": "network", "path": "/run/netns/x"},
+            {"type": "pid"},
+            {"type": "ipc"},
+            {"type": "mount"},
+        ],
+        "cgroupsPath": "/k8s/S",
+        "resources": {"memory": {"limit": 1}},
+    },
+}
+WORKLOAD = {
+    "ociVersion": "1.0.2",
+    "annotations": {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "S"},
+    "process": {
+        "args": ["/app"],
+        "env": ["SECRET=x"],
+        "cwd": "/srv",
+        "user": {"uid": 7, "gid": 8},
+        "apparmorProfile": "cri-containerd.apparmor.d",
+        "oomScoreAdj": 1000,
+    },
+    "root": {"path": "rootfs", "readonly": True},
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev/shm", "type": "bind", "source": "/run/host/shm", "options": ["rbind", "rw"]},
+        {"destination": "/data", "type": "bind", "source": "/srv/data", "options": ["rbind", "ro"]},
+        {"destination": "/etc/hosts", "type": "bind", "source": "/var/hosts", "options": ["bind", "rw"]},
+    ],
+    "linux": {
+        "namespaces": [
+            {"type": "pid"},
+            {"type": "network", "path": "/proc/1/ns/net"},
+            {"type": "ipc", "path": "/proc/1/ns/ipc"},
+            {"type": "uts", "path": "/proc/1/ns/uts"},
+            {"type": "mount"},
+        ],
+        "cgroupsPath": "/k8s/C",
+        "resources": {"memory": {"limit": 64}, "hugepageLimits": []},
+        "seccomp": {"defaultAction": "SCMP_ACT_ERRNO"},
+    },
+}
+
+
+def without_namespace(base, name):
+    changed = copy.deepcopy(base)
+    changed["linux"]["namespaces"] = [n for n in changed["linux"]["namespaces"] if n["type"] != name]
+    return changed
+
+
+def make_jail(**changes):
+    arguments = {
+        "root": "/r", "state": "/s", "guest": "/g", "template": None, "template_writable": False,
+        "uid": 5, "gid": 6, "devices": [], "argv": ["supervise"], "vcpus": 2,
+    }  # fmt: skip
+    return spec.jail(SANDBOX, **(arguments | changes))
+
+
+def mount_options(config, destination):
+    return next(m["options"] for m in config["mounts"] if m["destination"] == destination)
+
+
+def test_a_container_outside_a_pod_is_refused_with_the_way_out():
+    with pytest.raises(RuntimeFailure, match=r"belongs to no pod.*runtime runc"):
+        spec.kind({"annotations": {}})
+
+
+@pytest.mark.parametrize(("name", "field"), [("network", "hostNetwork"), ("pid", "hostPID"), ("ipc", "hostIPC")])
+def test_a_namespace_of_the_host_is_refused_by_the_name_users_know(name, field):
+    with pytest.raises(RuntimeFailure, match=f"{field}.*runtimeClassName: runc"):
+        spec.check_sandbox(without_namespace(SANDBOX, name))
+
+
+def test_the_pods_network_namespace_is_found():
+    assert spec.check_sandbox(SANDBOX) == "/run/netns/x"
+
+
+def test_the_jail_has_no_root_no_writable_usr_and_no_capability_of_the_sandbox():
+    jail = make_jail()
+    assert jail["process"]["user"] == {"uid": 5, "gid": 6}
+    assert jail["process"]["noNewPrivileges"] is True
+    assert "CAP_SYS_ADMIN" not in jail["process"]["capabilities"]["bounding"]
+    assert jail["root"] == {"path": "/r", "readonly": True}
+    assert "ro" in mount_options(jail, "/usr")
+    assert "ro" in mount_options(jail, "/run/pod/guest")
+
+
+def test_the_jail_stays_in_the_pods_namespaces_and_cgroup():
+    jail = make_jail()
+    assert jail["linux"]["namespaces"] == SANDBOX["linux"]["namespaces"]
+    assert jail["linux"]["cgroupsPath"] == "/k8s/S"
+    assert jail["hostname"] == "pod"
+
+
+def test_the_jail_may_use_its_devices_and_no_others():
+    tun = {"path": "/dev/net/tun", "type": "c", "major": 10, "minor": 200, "fileMode": 384, "uid": 5, "gid": 6}
+    rules = make_jail(devices=[tun])["linux"]["resources"]["devices"]
+    assert rules[0] == {"allow": False, "access": "rwm"}
+    assert [(r["major"], r["minor"]) for r in rules[1:]] == [(10, 200)]
+
+
+def test_a_template_is_writable_in_the_jail_only_where_an_old_qemu_needs_it():
+    assert "ro" in mount_options(make_jail(template="/t"), "/run/pod/template")
+    assert "rw" in mount_options(make_jail(template="/t", template_writable=True), "/run/pod/template")
+
+
+def test_a_stand_in_carries_nothing_of_the_workload():
+    stand_in = spec.stand_in(WORKLOAD, root="/r", state="/s", uid=5, gid=6, argv=["stand-in", "C"])
+    text = str(stand_in)
+    assert "SECRET" not in text and "/srv" not in text
+    assert stand_in["process"]["capabilities"] == {}
+    assert stand_in["process"]["oomScoreAdj"] == 1000
+    assert "memory" not in stand_in["linux"]["resources"]
+    assert stand_in["linux"]["cgroupsPath"] == "/k8s/C"
+
+
+def test_the_guests_container_keeps_the_workload_and_drops_the_hosts_policies():
+    guest, _ = spec.in_guest(WORKLOAD, "C")
+    assert guest["process"]["args"] == ["/app"] and guest["process"]["user"] == {"uid": 7, "gid": 8}
+    assert "apparmorProfile" not in guest["process"]
+    assert guest["root"] == {"path": "/run/share/C", "readonly": True}
+    assert guest["linux"]["resources"] == {"memory": {"limit": 64}}
+    assert guest["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert WORKLOAD["linux"]["resources"]["hugepageLimits"] == [], "the given spec was changed"
+
+
+def test_containers_of_a_pod_share_the_guests_network_and_shared_memory():
+    guest, _ = spec.in_guest(WORKLOAD, "C")
+    assert {n["type"] for n in guest["linux"]["namespaces"]} == {"pid", "mount", "cgroup"}
+    assert next(m for m in guest["mounts"] if m["destination"] == "/dev/shm")["source"] == "/dev/shm"
+
+
+def test_bind_mounts_become_volumes_with_their_access():
+    guest, volumes = spec.in_guest(WORKLOAD, "C")
+    assert volumes == [spec.Volume("/srv/data", "0", True, True), spec.Volume("/var/hosts", "1", False, False)]
+    sources = {m["destination"]: m["source"] for m in guest["mounts"]}
+    assert sources["/data"] == "/run/volumes/C/0" and sources["/etc/hosts"] == "/run/volumes/C/1"
+    assert sources["/proc"] == "proc"
+
+
+def test_devices_of_the_host_are_refused_by_name():
+    config = copy.deepcopy(WORKLOAD)
+    config["linux"]["devices"] = [{"path": "/dev/sda"}]
+    with pytest.raises(RuntimeFailure, match=r"/dev/sda.*runtimeClassName: runc"):
+        spec.in_guest(config, "C")
+
+
+def test_a_shared_process_namespace_is_refused_by_name():
+    config = copy.deepcopy(WORKLOAD)
+    config["linux"]["namespaces"][0]["path"] = "/proc/9/ns/pid"
+    with pytest.raises(RuntimeFailure, match="shareProcessNamespace"):
+        spec.in_guest(config, "C")
+
+
+def test_hooks_are_refused():
+    with pytest.raises(RuntimeFailure, match="hooks"):
+        spec.in_guest(WORKLOAD | {"hooks": {"poststart": [{"path": "/x"}]}}, "C")
+
+
+@pytest.mark.parametrize(
+    ("annotations", "expected"),
+    [
+        ({}, (None, None)),
+        (
+            {"sandbox-memory": "134217728", "sandbox-cpu-quota": "150000", "sandbox-cpu-period": "100000"},
+            (134217728, 2),
+        ),
+        ({"sandbox-cpu-quota": "-1", "sandbox-cpu-period": "100000"}, (None, None)),
+        ({"sandbox-memory": "much"}, (None, None)),
+    ],
+)
+def test_limits_are_read_from_the_sandboxes_annotations(annotations, expected):
+    found = spec.resources({f"io.kubernetes.cri.{k}": v for k, v in annotations.items()})
+    assert (found.memory, found.vcpus) == expected
