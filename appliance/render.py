@@ -126,7 +126,7 @@ class People:
                 self._print(Padding(Text(line, style=style), (0, 0, 0, 6)))
 
     def _print(self, what: object) -> None:
-        self._console.print(what)
+        self._console.print(what, soft_wrap=not self._console.is_terminal)
 
 
 def _diff_lines(part: dict) -> list[str]:
