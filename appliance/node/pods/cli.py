@@ -8,11 +8,10 @@ import sys
 import threading
 from pathlib import Path
 
-from . import listing, settings, sync
+from . import listing, settings, sync, teardown, units
 from .cri import Cri, CriError
 from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load, load_directory
 from .runner import Runner
-from .units import UnitError
 
 INVALID = 2  # the exit code for a manifest that cannot be run; the unit does not restart the runner then
 
@@ -26,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ManifestError as error:
         print(error, file=sys.stderr)
         return INVALID
-    except (CriError, UnitError, PermissionError) as error:
+    except (CriError, units.UnitError, PermissionError) as error:
         print(f"casemate-pod: {error}", file=sys.stderr)
         return 1
 
@@ -56,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     remove = commands.add_parser("remove", help="stop a pod, and delete it with its manifest")
     remove.add_argument("name")
     remove.set_defaults(function=_remove)
+
+    shutdown = commands.add_parser("shutdown", help="stop all pods if the host is going down; for its own unit only")
+    shutdown.set_defaults(function=_shutdown)
     return parser
 
 
@@ -138,4 +140,10 @@ def _remove(options: argparse.Namespace) -> int:
         if options.name in pods:
             Path(pods[options.name].source).unlink(missing_ok=True)
         sync.remove(options.name, settings.load())
+    return 0
+
+
+def _shutdown(_options: argparse.Namespace) -> int:
+    if units.host_is_stopping():
+        teardown.stop_all(Cri(settings.load().socket))
     return 0

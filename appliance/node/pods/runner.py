@@ -6,6 +6,7 @@ Each step looks at what the engine has and does the next thing, so a runner that
 import logging
 import os
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _START_SECONDS = 240  # an emulated guest is slow
 _BACKOFF_FIRST, _BACKOFF_LAST, _BACKOFF_FORGET = 10, 300, 600  # seconds; Kubernetes' own figures
 _RETRY_LAST = 30
 _ROTATE_BYTES = 10 << 20
+# A pod that is not ready by then still counts as started for systemd, or a host with a bad pod would boot for ever.
+_ANNOUNCE_SECONDS = 60
 
 
 class Runner:
@@ -52,6 +55,9 @@ class Runner:
     def run(self, stopping) -> None:
         """Keep the pod as declared until `stopping` (a threading.Event) is set; the pod goes on without the runner."""
         failures = 0
+        late = threading.Timer(_ANNOUNCE_SECONDS, self._announce)
+        late.daemon = True
+        late.start()
         self._publish()
         while not stopping.is_set():
             try:
@@ -300,8 +306,15 @@ class Runner:
     def _report(self, state_now: str, ready: bool, reason: str) -> None:
         self.state.state, self.state.ready, self.state.reason = state_now, ready, reason
 
+    def _announce(self) -> None:
+        if not self._announced:
+            self._announced = True
+            notify("READY=1")
+
     def _publish(self) -> None:
-        """Write the state file and tell systemd, where something changed."""
+        """Tell systemd and write the state file, where something changed."""
+        if self.state.settled or self.state.state == "failed":
+            self._announce()
         seen = repr(self.state)
         if seen == self._last:
             return
@@ -311,9 +324,6 @@ class Runner:
         text = f"{now.state}{', ready' if now.ready else ''}{': ' if now.reason else ''}{now.reason}"
         log.info("%s", text)
         notify(f"STATUS={text[:500]}")
-        if not self._announced and (now.settled or now.state == "failed"):
-            notify("READY=1")
-            self._announced = True
 
 
 def _ending(status) -> str:

@@ -91,8 +91,6 @@ def sync(settings: Settings, directory: Path = MANIFEST_DIRECTORY) -> Outcome:
             if not removals and not starting and _fingerprint(directory) == seen:
                 break
             time.sleep(_SETTLE_SECONDS if removals else 0)
-    for error in outcome.errors:
-        log.error("%s", error)
     for name, error in failed.items():
         log.error("pod %s could not be removed", name)
         raise error

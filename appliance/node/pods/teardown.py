@@ -4,23 +4,35 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .cri import Cri, CriError, state_name
+from .cri import Cri, CriError, sandbox_ready, state_name
 from .translate import GRACE_ANNOTATION, LOG_ROOT, NAME_LABEL, NAMESPACE_LABEL, UID_LABEL
 
 # What the engine may take on top of a grace period: killing, unmounting, taking the network down.
 _MARGIN_SECONDS = 60
 
 
-def remove_sandbox(cri: Cri, sandbox, grace_seconds: int | None = None) -> None:
-    """Stop a sandbox's containers together, each with the pod's grace period, then remove it. Raises CriError."""
-    if grace_seconds is None:
-        grace_seconds = int(sandbox.annotations.get(GRACE_ANNOTATION, "30"))
+def remove_sandbox(cri: Cri, sandbox) -> None:
+    """Stop a sandbox within its grace period and remove it. Raises CriError."""
+    stop_sandbox(cri, sandbox)
+    cri.call("RemovePodSandbox", _MARGIN_SECONDS, pod_sandbox_id=sandbox.id)
+
+
+def stop_sandbox(cri: Cri, sandbox) -> None:
+    """Stop a sandbox's containers together, each with the pod's grace period, then the sandbox. Raises CriError."""
+    grace_seconds = int(sandbox.annotations.get(GRACE_ANNOTATION, "30"))
     running = [c.id for c in cri.containers(sandbox.id) if state_name(c) in ("running", "unknown")]
     if running:
         with ThreadPoolExecutor(len(running)) as pool:
             list(pool.map(lambda container_id: stop_container(cri, container_id, grace_seconds), running))
     cri.call("StopPodSandbox", _MARGIN_SECONDS, pod_sandbox_id=sandbox.id)
-    cri.call("RemovePodSandbox", _MARGIN_SECONDS, pod_sandbox_id=sandbox.id)
+
+
+def stop_all(cri: Cri) -> None:
+    """Stop every running pod, ours and others', before the host goes down. Raises CriError."""
+    up = [sandbox for sandbox in cri.sandboxes() if sandbox_ready(sandbox)]
+    if up:
+        with ThreadPoolExecutor(len(up)) as pool:
+            list(pool.map(lambda sandbox: stop_sandbox(cri, sandbox), up))
 
 
 def stop_container(cri: Cri, container_id: str, grace_seconds: int) -> None:

@@ -35,6 +35,12 @@ def stop(pod_name: str) -> None:
     subprocess.run(["systemctl", "reset-failed", unit(pod_name)], capture_output=True, check=False)
 
 
+def host_is_stopping() -> bool:
+    """Whether the whole host is going down."""
+    asked = subprocess.run(["systemctl", "is-system-running"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() == "stopping"
+
+
 def _systemctl(*arguments: str) -> str:
     done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
