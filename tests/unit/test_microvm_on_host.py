@@ -19,7 +19,8 @@ def seen():
     if not HOST:
         pytest.skip("CASEMATE_TEST_HOST names no deployed lab host")
     shell = [sys.executable, "-m", "appliance", "lab", "shell", HOST, "--"]
-    done = subprocess.run([*shell, "python3", "-"], input=DRIVER.read_text(), capture_output=True, text=True, timeout=600)
+    argv, program = [*shell, "python3", "-"], DRIVER.read_text()
+    done = subprocess.run(argv, input=program, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
