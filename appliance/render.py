@@ -2,13 +2,13 @@
 
 import json
 import sys
+import textwrap
 import time
 from typing import TextIO
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.padding import Padding
 from rich.spinner import Spinner
 from rich.text import Text
 
@@ -88,8 +88,7 @@ class People:
             self._show_diff(event.get("diff"))
 
     def _on_notice(self, event: dict) -> None:
-        text = escape(event["msg"].strip())
-        self._print(Padding(Text.from_markup(f"{self._at(event)}{text}", style="cyan"), (0, 0, 0, 2)))
+        self._print_indented(f"{self._at(event)}{event['msg'].strip()}", 2, "cyan")
 
     def _on_failure(self, event: dict) -> None:
         self._failures.append(event)
@@ -103,7 +102,7 @@ class People:
             self._print("")
             where = f"{failure['host']}, {failure['phase']}: {failure['task']}"
             self._print(f"[bold red]{escape(where)}[/]")
-            self._print(Padding(Text(failure["msg"] or "(no message)"), (0, 0, 0, 2)))
+            self._print_indented(failure["msg"] or "(no message)", 2)
             self._print(f"  [dim]step: {escape(failure['place'])}[/]")
         self._print("")
         for host in event["hosts"]:
@@ -123,7 +122,10 @@ class People:
         for part in diff if isinstance(diff, list) else [diff] if diff else []:
             for line in _diff_lines(part):
                 style = {"+": "green", "-": "red"}.get(line[:1], "dim")
-                self._print(Padding(Text(line, style=style), (0, 0, 0, 6)))
+                self._print_indented(line, 6, style)
+
+    def _print_indented(self, text: str, by: int, style: str = "") -> None:
+        self._print(Text(textwrap.indent(text, " " * by), style=style))
 
     def _print(self, what: object) -> None:
         self._console.print(what, soft_wrap=not self._console.is_terminal)
