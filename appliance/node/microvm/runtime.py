@@ -94,6 +94,7 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: object) -> 
     from . import spec as specs
 
     namespace = specs.check_sandbox(config)
+    _must_be_new(call, sandbox.directory)
     plan = orders.plan(config)
     sandbox.make(plan.uid, plan.gid)
     try:
@@ -116,6 +117,7 @@ def _create_container(call: Call, bundle: Path, config: dict, sandbox: object) -
     from . import spec as specs
 
     sandbox.info()  # says so when the pod's guest is not there
+    _must_be_new(call, sandbox.share / call.id)
     uid, gid = orders.identity()
     guest_spec, volumes = specs.in_guest(config, call.id)
     rootfs = Path(config["root"]["path"])
@@ -259,6 +261,14 @@ def _remove_sandbox(sandbox: object) -> None:
     if sandbox.netns.exists():
         network.disconnect(sandbox.netns.read_text())
     sandbox.remove()
+
+
+def _must_be_new(call: Call, directory: Path) -> None:
+    """Refuse an id that is in use, before anything of its present owner is touched."""
+    from .settings import RuntimeFailure
+
+    if directory.exists() and _known(call):
+        raise RuntimeFailure(f"container with id {call.id} exists already")
 
 
 def _known(call: Call) -> bool:

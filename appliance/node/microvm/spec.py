@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import re
 from pathlib import PurePosixPath
 
 from .settings import RuntimeFailure
@@ -51,6 +52,8 @@ def kind(spec: dict) -> tuple[str, str]:
             "this container belongs to no pod (it lacks the annotations io.kubernetes.cri.container-type and "
             "-sandbox-id), and a microVM holds a pod: run it as a pod, or with the runtime runc"
         )
+    if not re.fullmatch(r"\w[\w+.-]*", sandbox):
+        raise RuntimeFailure(f"{sandbox!r} is no id of a sandbox")
     return what, sandbox
 
 

@@ -35,6 +35,7 @@ import subprocess
 import sys
 import termios
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,7 +98,10 @@ class Agent:
     def serve(self) -> None:
         while True:
             for key, events in self.selector.select():
-                key.data(events)
+                try:
+                    key.data(events)
+                except Exception:  # PID 1 must not end: the guest's other containers would end with it
+                    traceback.print_exc()
 
     def _watch(self, fd: int, events: int, handler: Callable[[int], None]) -> None:
         self.selector.register(fd, events, handler)
@@ -157,7 +161,15 @@ class Agent:
     def _call(self, stream: int, call: dict) -> None:
         try:
             getattr(self, "call_" + call.pop("op"))(stream, **call)
-        except (CallError, OSError, AttributeError, TypeError, ValueError, subprocess.SubprocessError) as error:
+        except (
+            CallError,
+            OSError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+            subprocess.SubprocessError,
+        ) as error:
             self._reply(stream, error=f"{error}" if isinstance(error, CallError) else f"guest agent: {error!r}")
 
     def _reply(self, stream: int, **content: object) -> None:
