@@ -1,0 +1,60 @@
+"""Preflight looks and writes nothing: the scenario's play reached its end although the host lacks ten terabytes."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def preflight(host, tmp_path_factory):
+    """Runs the health program on the host as the role does, sent along and not installed; returns its answer."""
+    sys.path.insert(0, str(PROJECT))
+    from appliance.archive import node_archive
+
+    program = Path(node_archive()["path"]).read_bytes()
+    target = Path(host.backend.root) / "var/tmp/molecule-node.pyz"
+    target.write_bytes(program)
+
+    def look(**params) -> dict:
+        return json.loads(
+            host.check_output("python3 /var/tmp/molecule-node.pyz health preflight --params %s", json.dumps(params))
+        )
+
+    yield look
+    target.unlink()
+
+
+def test_the_facts_describe_the_host(host, preflight):
+    facts = preflight()["facts"]
+    assert facts["distribution"] == "debian"
+    assert facts["distribution_release"] == host.check_output(". /etc/os-release; echo $VERSION_CODENAME")
+    assert facts["init"] == "systemd"
+    assert facts["architecture"] == "x86_64"
+    assert re.fullmatch(r"v[12]", facts["cgroup"])
+
+
+def test_a_missing_terabyte_of_memory_is_one_finding_with_cause_and_cure(preflight):
+    bad = [c for c in preflight(memory_required_mib=10_000_000)["checks"] if not c["ok"] and c["severity"] == "error"]
+    assert [c["id"] for c in bad] == ["memory"]
+    assert bad[0]["cause"] and bad[0]["cure"]
+
+
+def test_the_role_stops_at_an_error_that_is_not_ignored_and_shows_it(host):
+    done = subprocess.run(
+        [
+            "ansible-playbook", f"--inventory={PROJECT}/inventories/lab", f"--limit={host.backend.hostname}",
+            "--extra-vars", json.dumps({"preflight_ignore": []}), "converge.yml",
+        ],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout
+    assert "memory:" in done.stdout and "cure:" in done.stdout

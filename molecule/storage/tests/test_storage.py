@@ -1,0 +1,27 @@
+"""Storage: a btrfs pool on the given device, mounted by systemd, a subvolume for each directory."""
+
+POOL = "/var/lib/casemate/pool"
+
+
+def test_the_pool_is_btrfs_on_the_given_device_without_access_times(host):
+    mount = host.mount_point(POOL)
+    assert mount.exists
+    assert mount.filesystem == "btrfs"
+    assert mount.device.startswith("/dev/loop")
+    assert "noatime" in mount.options
+
+
+def test_the_pool_is_mounted_at_every_boot(host):
+    unit = host.service("var-lib-casemate-pool.mount")
+    assert unit.is_enabled
+    assert unit.is_running
+
+
+def test_each_directory_is_a_subvolume_of_its_own(host):
+    listed = host.check_output(f"btrfs subvolume list {POOL} | awk '{{print $NF}}'").split()
+    assert {"volumes", "molecule"} <= set(listed)
+
+
+def test_the_pool_can_be_written_to(host):
+    assert host.check_output(f"echo kept > {POOL}/volumes/.molecule; cat {POOL}/volumes/.molecule") == "kept"
+    host.check_output(f"rm {POOL}/volumes/.molecule")
