@@ -145,9 +145,11 @@ def _boot(host: Host, loop: str) -> None:
         def prepare() -> None:
             cgroups.enter(host)
 
+    # with --keep-unit a reboot ends nspawn with 133, and its starter is to start it again
+    again = ["/bin/sh", "-c", 'while :; do "$@"; [ $? -eq 133 ] || exit; done', f"casemate-lab-{host.name}"]
     with host.console.open("ab") as console:
         subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+            [*again, *argv], stdin=subprocess.DEVNULL, stdout=console, stderr=console,
             start_new_session=True, preexec_fn=prepare,
         )  # fmt: skip
 
