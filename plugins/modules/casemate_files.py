@@ -8,6 +8,8 @@ short_description: write a service's configuration files in one step
 description:
   - Compares, validates and atomically writes files, making missing parent directories (0755).
   - In check mode nothing is written, and a file whose validator is not installed yet is not validated.
+  - Each file that is written is recorded first, one path a line, in /var/lib/casemate/files; one that was there before
+    is kept below /var/lib/casemate/originals. `appliance reset` goes by both.
 options:
   files:
     description: >-
@@ -41,6 +43,9 @@ import tempfile
 
 from ansible.module_utils.basic import AnsibleModule
 
+RECORD = "/var/lib/casemate/files"
+ORIGINALS = "/var/lib/casemate/originals"
+
 
 def main():
     module = AnsibleModule(
@@ -53,16 +58,19 @@ def main():
     contents = json.loads(base64.b64decode(module.params["contents"]))
     plans = [plan(module, entry, text) for entry, text in zip(module.params["files"], contents, strict=False)]
     wanted = [p for p in plans if p["changed"]]
-    # every validator is asked before the first file is replaced
-    for p in wanted:
-        if p["text"] is not None:
-            stage(module, p)
-    if not module.check_mode:
+    try:
+        # every validator is asked before the first file is replaced
         for p in wanted:
-            put(p)
-    for p in wanted:
-        if p.get("staged") and os.path.exists(p["staged"]):
-            os.unlink(p["staged"])
+            if p["text"] is not None:
+                stage(module, p)
+        if not module.check_mode:
+            for p in wanted:
+                put(p)
+    finally:
+        # also when a later file was refused: services read whatever lies in their directories
+        for p in wanted:
+            if p.get("staged") and os.path.exists(p["staged"]):
+                os.unlink(p["staged"])
     module.exit_json(
         changed=bool(wanted),
         changed_files=[p["dest"] for p in wanted],
@@ -137,7 +145,7 @@ def stage(module, p):
     os.makedirs(parent, mode=0o755, exist_ok=True)
     # the same ending: validators look at it
     handle, p["staged"] = tempfile.mkstemp(prefix=".casemate-", suffix=os.path.splitext(p["dest"])[1], dir=parent)
-    with os.fdopen(handle, "w") as staged:
+    with os.fdopen(handle, "w", encoding="utf-8") as staged:
         staged.write(p["text"])
         staged.flush()
         os.fsync(staged.fileno())
@@ -148,8 +156,36 @@ def stage(module, p):
         os.chown(p["staged"], p["uid"], p["gid"])
     code, out, err = module.run_command([w.replace("%s", p["staged"]) for w in words])
     if code != 0:
-        os.unlink(p["staged"])
         module.fail_json(msg=f"{p['dest']}: {words[0]} refuses the new text: {(err or out).strip()}", rc=code)
+
+
+def record(paths):
+    """Note, before the first is written, which files are ours from now on, and keep what they replace."""
+    known = set()
+    if os.path.exists(RECORD):
+        with open(RECORD) as file:
+            known = set(file.read().splitlines())
+    new = [path for path in paths if path not in known]
+    for path in new:
+        if os.path.exists(path):
+            keep(path)
+    if new:
+        os.makedirs(os.path.dirname(RECORD), mode=0o755, exist_ok=True)
+        with open(RECORD, "a") as file:
+            file.write("".join(f"{path}\n" for path in new))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def keep(path):
+    """Copy a file with its owner, mode and times below ORIGINALS, in one step."""
+    os.makedirs(ORIGINALS, mode=0o700, exist_ok=True)
+    kept = ORIGINALS + path
+    os.makedirs(os.path.dirname(kept), exist_ok=True)
+    status = os.stat(path)
+    shutil.copy2(path, kept + ".new")
+    os.chown(kept + ".new", status.st_uid, status.st_gid)
+    os.replace(kept + ".new", kept)
 
 
 def put(p):
