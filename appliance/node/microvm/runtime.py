@@ -99,6 +99,8 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: object) -> 
     sandbox.make(plan.uid, plan.gid)
     try:
         sandbox.netns.write_text(namespace)
+        if plan.template:
+            sandbox.template.symlink_to(plan.template.directory)
         interface = network.connect(namespace, plan.uid)
         (sandbox.ctl / "orders.json").write_text(json.dumps(plan.orders(config, interface)))
         os.chown(sandbox.ctl / "orders.json", plan.uid, plan.gid)
@@ -153,23 +155,25 @@ def start(call: Call) -> int:
 
 
 def _wait_for_guest(call: Call, sandbox: object) -> None:
-    from .settings import RuntimeFailure
+    from . import settings
 
-    orders = json.loads((sandbox.ctl / "orders.json").read_text())
-    deadline = time.monotonic() + orders["start_deadline_s"] + 5
-    look_at_jail = time.monotonic() + 0.5
+    limit = settings.load().start_deadline_s + 5  # the supervisor itself gives up first
+    deadline, look_at_jail = time.monotonic() + limit, time.monotonic() + 0.5
     while time.monotonic() < deadline:
-        if (sandbox.ctl / "info.json").exists():
+        if sandbox.said("info.json"):
+            if sandbox.info().get("template_broken"):
+                # The next pod need not try it, and the next `prepare` makes it anew.
+                (sandbox.template / "template.json").unlink(missing_ok=True)
             return
-        if (sandbox.ctl / "failure").exists():
-            raise RuntimeFailure(f"the pod's guest did not start: {(sandbox.ctl / 'failure').read_text()}")
+        if failure := sandbox.said("failure"):
+            raise settings.RuntimeFailure(f"the pod's guest did not start: {failure}")
         if time.monotonic() > look_at_jail:
             look_at_jail = time.monotonic() + 0.5
             state = subprocess.run([RUNC, *_globals(call), "state", call.id], capture_output=True, text=True)
             if state.returncode or json.loads(state.stdout)["status"] == "stopped":
-                raise RuntimeFailure("the pod's guest did not start: its supervisor has ended without a word")
+                raise settings.RuntimeFailure("the pod's guest did not start: its supervisor ended without a word")
         time.sleep(0.01)
-    raise RuntimeFailure(f"the pod's guest did not start within {orders['start_deadline_s']} s")
+    raise settings.RuntimeFailure(f"the pod's guest did not start within {limit} s")
 
 
 def delete(call: Call) -> int:

@@ -6,6 +6,7 @@
 ``share``    one bind mount a container: its root file system; exported to the guest
 ``volumes``  one directory a container, with one bind mount a volume; exported to the guest
 ``netns``    a file with the path of the pod's network namespace
+``template`` a link to the template that the guest was to start from, where there was one
 ======== ==================================================================================================
 
 ``.containers/ID`` is a link from a workload container to its sandbox.
@@ -32,8 +33,8 @@ class Sandbox:
     def __init__(self, identifier: str):
         self.id = identifier
         self.directory = RUN / identifier
-        self.root, self.ctl, self.share, self.volumes, self.netns = (
-            self.directory / name for name in ("root", "ctl", "share", "volumes", "netns")
+        self.root, self.ctl, self.share, self.volumes, self.netns, self.template = (
+            self.directory / name for name in ("root", "ctl", "share", "volumes", "netns", "template")
         )
 
     def make(self, uid: int, gid: int) -> None:
@@ -108,10 +109,24 @@ class Sandbox:
 
     def info(self) -> dict:
         """Return what the supervisor says of the guest. Raises RuntimeFailure when there is no such running sandbox."""
+        text = self.said("info.json")
+        if text is None:
+            raise RuntimeFailure(f"no microVM of the sandbox {self.id} is running here")
+        return json.loads(text)
+
+    def said(self, name: str) -> str | None:
+        """Return what the supervisor wrote into its file `name`, or None.
+
+        The directory is the jail's, so a link or a pipe in it is not followed, and no more than 64 KiB are read.
+        """
         try:
-            return json.loads((self.ctl / "info.json").read_text())
-        except FileNotFoundError:
-            raise RuntimeFailure(f"no microVM of the sandbox {self.id} is running here") from None
+            file = os.open(self.ctl / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            return os.read(file, 65536).decode(errors="replace")
+        finally:
+            os.close(file)
 
 
 def of_container(container: str) -> Sandbox | None:

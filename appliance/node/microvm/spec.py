@@ -206,6 +206,12 @@ def _bare(spec: dict, root: str, argv: list[str], uid: int, gid: int, capabiliti
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
+            {
+                "destination": "/dev/pts",  # for a stand-in with a terminal
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+            },
             _mount("/usr", "/usr", READ_ONLY_BIND),
         ],
         "linux": linux | {"maskedPaths": hidden, "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq"]},

@@ -63,11 +63,13 @@ def _start(orders: dict) -> tuple[boot.Guest, dict]:
     deadline = begin + orders["start_deadline_s"]
     machine = Machine(**orders["machine"] | {"shares": tuple(map(tuple, orders["machine"]["shares"]))})
     configure = orders["configure"]
-    guest, notes = None, []
+    guest, notes, broken = None, [], False
     if template := orders["template"]:
         try:
             guest = boot.launch(dataclasses.replace(machine, **template["memory"], incoming=True))
+            broken = True
             boot.restore(guest, template["devices"])
+            broken = False  # from here on, only the clock can run out
             reply = _configure(guest, configure, min(deadline, time.monotonic() + orders["restore_deadline_s"]))
         except RuntimeFailure as error:
             notes.append(f"the template could not be used, so the guest booted cold: {error}")
@@ -87,6 +89,7 @@ def _start(orders: dict) -> tuple[boot.Guest, dict]:
         "size": orders["size"],
         "started_from": started_from,
         "started_in_s": round(time.monotonic() - begin, 3),
+        "template_broken": broken,
         "notes": orders["notes"] + notes,
     }
     return guest, info
