@@ -5,7 +5,7 @@ Each has `event` and `time` (seconds since the start):
     start        verb, hosts
     phase        name (a role: preflight, base, storage ...)
     task         phase, name
-    change       host, phase, task, files?, msg?, diff?      under `plan`: what would change
+    change       host, phase, task, files?, removed?, msg?, diff?   under `plan`: what would change
     notice       host, phase, msg
     failure      host, phase, task, msg, place
     unreachable  host, msg
@@ -97,7 +97,7 @@ class Translator:
             self.outcome.reports.setdefault(host.name, {})[task.get("name", "")] = raw["stdout"]
         if status == "changed":
             host.changed += 1
-            details = {"files": raw.get("changed_files"), "msg": raw.get("msg"), "diff": raw.get("diff")}
+            details = {"files": raw.get("changed_files")} | {k: raw.get(k) for k in ("removed", "msg", "diff")}
             yield self._event("change", **what, **{k: v for k, v in details.items() if v})
         elif status == "ok" and task.get("action", "").endswith("debug") and message:
             yield self._event("notice", host=host.name, phase=what["phase"], msg=message)
@@ -107,6 +107,8 @@ class Translator:
         elif status == "unreachable":
             host.unreachable = True
             yield self._event("unreachable", host=host.name, msg=message)
+        for kept in raw.get("kept", []):
+            yield self._event("notice", host=host.name, phase=what["phase"], msg=f"stays: {kept}")
 
     def _event(self, event: str, **fields: object) -> dict:
         return {"event": event, "time": round(time.monotonic() - self._began, 2), **fields}

@@ -80,7 +80,8 @@ class People:
         self._task = event["name"]
 
     def _on_change(self, event: dict) -> None:
-        detail = ", ".join(event.get("files", [])) or (event.get("msg") if self._dry else "") or ""
+        detail = ", ".join(event.get("files") or event.get("removed") or [])
+        detail = detail or (event.get("msg") if self._dry else "") or ""
         verb = "would" if self._dry else "changed"
         line = f"  [yellow]{verb}[/] {self._at(event)}{escape(event['task'])}"
         self._print(line + (f" [dim]{escape(str(detail))}[/]" if detail else ""))

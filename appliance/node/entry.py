@@ -14,6 +14,7 @@ PROGRAMS = {
     "health": "appliance.node.health.cli",
     "pod": "appliance.node.pods.cli",
     "microvm": "appliance.node.microvm.cli",
+    "reset": "appliance.node.reset.cli",
 }
 
 

@@ -14,7 +14,7 @@ EXPIRES = 1800  # seconds; an owner on another machine cannot be asked, so its l
 
 
 class ActionModule(ActionBase):
-    """`state: held` takes or renews the lock, `state: free` lets go of one that is ours."""
+    """`state: held` takes or renews the lock, `state: free` lets go of one that is ours, `state: absent` removes it."""
 
     TRANSFERS_FILES = False
 

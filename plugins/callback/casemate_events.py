@@ -20,7 +20,7 @@ import os
 from ansible.plugins.callback import CallbackBase
 
 # what a result may hold that is worth a reader's time; the rest stays in the log
-DETAILS = ("msg", "changed_files", "stderr", "stdout", "rc", "reason", "casemate")
+DETAILS = ("msg", "changed_files", "stderr", "stdout", "rc", "reason", "casemate", "removed", "kept")
 LONGEST = 20_000
 
 

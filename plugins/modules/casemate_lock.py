@@ -8,9 +8,9 @@ short_description: one run at a time on a host
 description: Keeps /run/casemate/run.lock, which names the run that changes the host. It is gone with a reboot.
 options:
   state:
-    description: Take or renew the lock (held), or let go of it if it is ours (free).
+    description: Take or renew the lock (held), let go of it if it is ours (free), or remove it if it is ours (absent).
     type: str
-    choices: [held, free]
+    choices: [held, free, absent]
     required: true
   owner:
     description: JSON that describes the run; made by the action plugin.
@@ -33,6 +33,7 @@ held_by:
   returned: when the lock was not taken
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -46,29 +47,46 @@ LOCK = "/run/casemate/run.lock"
 def main():
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["held", "free"], "required": True},
+            "state": {"type": "str", "choices": ["held", "free", "absent"], "required": True},
             "owner": {"type": "str", "required": True},
             "expires": {"type": "int", "required": True},
             "instead_of": {"type": "str"},
         },
     )
     mine = json.loads(module.params["owner"])
-    os.makedirs(os.path.dirname(LOCK), mode=0o755, exist_ok=True)
-    with open(LOCK, "a+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # for the moment of reading and writing only
+    with locked() as lock:
         lock.seek(0)
         held = parse(lock.read())
         if held and held["run"] != mine["run"]:
             fresh = time.time() - os.fstat(lock.fileno()).st_mtime < module.params["expires"]
             if fresh and held["run"] != module.params["instead_of"]:
-                if module.params["state"] == "free":
+                if module.params["state"] != "held":
                     module.exit_json(changed=False)
                 module.exit_json(changed=False, held_by=held)
         lock.truncate(0)
         if module.params["state"] == "held":
             lock.write(json.dumps(mine) + "\n")
+        if module.params["state"] == "absent":
+            os.unlink(LOCK)
+            remove_if_empty(os.path.dirname(LOCK))
     # a lock is no change to the host: a run that only takes and frees it changed nothing
     module.exit_json(changed=False)
+
+
+def locked():
+    """The lock's file, open and locked for the moment of reading and writing only. Another run may remove the file."""
+    while True:
+        os.makedirs(os.path.dirname(LOCK), mode=0o755, exist_ok=True)
+        lock = open(LOCK, "a+")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.exists(LOCK) and os.path.samestat(os.fstat(lock.fileno()), os.stat(LOCK)):
+            return lock
+        lock.close()
+
+
+def remove_if_empty(directory):
+    with contextlib.suppress(OSError):
+        os.rmdir(directory)
 
 
 def parse(text):

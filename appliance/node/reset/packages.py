@@ -1,0 +1,78 @@
+"""Purging the packages that came with Casemate, and what nothing else needs once they are gone.
+
+apt itself decides: in a copy of its records our packages are marked as installed automatically, and what it would
+then remove, and would not have removed before, goes. So a package that something of the admin's needs stays.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from appliance.node.reset import records
+from appliance.node.reset.remover import Remover, ResetError, run
+
+# Read before the host's own configuration, of which only the default protections matter here: they would keep every
+# kernel package. The running kernel is protected below.
+CONFIG = """
+Dir::Etc::parts "/dev/null";
+Dir::Etc::main "/dev/null";
+Dir::State::extended_states "{states}";
+APT::AutoRemove::SuggestsImportant "false";
+APT::Protect-Kernels "false";
+"""
+STATES = Path("/var/lib/apt/extended_states")
+
+
+def purge(remover: Remover) -> None:
+    """Purge them in one transaction. Raises ResetError when apt would do anything else than was found."""
+    present = _present()
+    ours = records.packages_installed() & present
+    if not ours:
+        return
+    if not remover.check:
+        run("dpkg", "--configure", "-a", env=_quiet())
+    wanted = (_unneeded(ours) - _unneeded(set())) - records.packages_before()
+    running = {p for p in wanted if p.startswith("linux-") and p.endswith(os.uname().release)}
+    for name in sorted(running):
+        remover.kept.append(f"package {name}: the running kernel's")
+    for name in sorted(ours - wanted):
+        remover.kept.append(f"package {name}: another package needs it")
+    wanted -= running
+    if not wanted:
+        return
+    foreseen = _removals(run("apt-get", "--simulate", "purge", *sorted(wanted), env=_quiet()))
+    if foreseen != wanted:
+        raise ResetError(f"apt would not remove {' '.join(sorted(wanted))} alone; no package was removed")
+    if not remover.check:
+        run("apt-get", "--yes", "-o", "DPkg::Lock::Timeout=120", "purge", *sorted(wanted), env=_quiet())
+    remover.removed.append(f"packages {' '.join(sorted(wanted))}")
+
+
+def _present() -> set[str]:
+    listed = run("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Package}\n")
+    return {line[3:].strip() for line in listed.splitlines() if line[1] != "n" and line[1] != "c"}
+
+
+def _unneeded(automatic: set[str]) -> set[str]:
+    """What apt would remove as not needed if the packages of `automatic` had been installed automatically."""
+    with tempfile.TemporaryDirectory() as scratch:
+        states, config = Path(scratch, "states"), Path(scratch, "apt.conf")
+        if STATES.exists():
+            shutil.copy(STATES, states)
+        config.write_text(CONFIG.format(states=states))
+        env = _quiet() | {"APT_CONFIG": str(config)}
+        if automatic:
+            run("apt-mark", "auto", *sorted(automatic), env=env)
+        return _removals(run("apt-get", "--simulate", "autoremove", env=env))
+
+
+def _removals(simulation: str) -> set[str]:
+    lines = [line.split() for line in simulation.splitlines()]
+    return {words[1].partition(":")[0] for words in lines if words[:1] in (["Remv"], ["Purg"])}
+
+
+def _quiet() -> dict[str, str]:
+    return {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
