@@ -9,6 +9,7 @@ from pathlib import Path
 from appliance.schema import Option, read_options
 
 PAGE = Path("docs/inventory.md")
+_LONGEST_DEFAULT = 60  # characters, in a column of a table
 _BEGIN = "<!-- The rest of this page is made by `python -m appliance.reference`; changes here are lost. -->\n"
 # The order in which the roles run, which is also that in which a person meets them.
 _ROLES = ("preflight", "base", "storage", "engine", "microvm", "pods", "monitoring")
@@ -38,13 +39,20 @@ def _section(role: str, options: dict[str, Option]) -> str:
 
 
 def _rows(option: Option, title: str) -> list[str]:
-    default = "required" if option.required else "" if option.default is None else f"`{json.dumps(option.default)}`"
+    default = "required" if option.required else _default(option.default)
     form = f" Expected: {option.format.expected}." if option.format else ""
     rows = [f"| {title} | {_type(option)} | {default} | {option.description}{form} |".replace("|  |", "| |")]
     nested = option.element.options if option.element else option.options
     for child in nested.values():
         rows += _rows(child, f"{title} / `{child.name}`")
     return rows
+
+
+def _default(value: object) -> str:
+    if value is None:
+        return ""
+    text = json.dumps(value)
+    return f"`{text}`" if len(text) <= _LONGEST_DEFAULT else "see the role"
 
 
 def _type(option: Option) -> str:
