@@ -64,6 +64,8 @@ def _link(link: Path, target: str) -> None:
 def _forget_old(keep: Path) -> None:
     import shutil
 
-    releases = sorted((LIB / "node").iterdir(), key=lambda d: d.stat().st_mtime, reverse=True)
-    for old in [d for d in releases if d != keep][KEEP_RELEASES - 1 :]:
+    found = sorted((LIB / "node").iterdir(), key=lambda d: d.stat().st_mtime, reverse=True)
+    cut_off = [d for d in found if d.name.startswith(".")]
+    releases = [d for d in found if d != keep and d not in cut_off]
+    for old in [*cut_off, *releases[KEEP_RELEASES - 1 :]]:
         shutil.rmtree(old)
