@@ -9,7 +9,8 @@ import threading
 from pathlib import Path
 
 from . import listing, settings, sync, teardown, units
-from .cri import Cri, CriError
+from .cri import Cri
+from .cri_model import CriError
 from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load, load_directory
 from .runner import Runner
 

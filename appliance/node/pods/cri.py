@@ -3,24 +3,9 @@
 import grpc
 
 from . import cri_pb2 as pb
+from .cri_model import DEFAULT_SOCKET, CriError
 
-DEFAULT_SOCKET = "/run/containerd/containerd.sock"
 _IMAGE_METHODS = {"ImageStatus", "PullImage"}
-
-
-class CriError(Exception):
-    """The engine refused a call or could not be reached.
-
-    `method` is the CRI method, `code` the gRPC status name (for example UNAVAILABLE, NOT_FOUND), `details` the
-    engine's own words.
-    """
-
-    def __init__(self, method: str, code: str, details: str, socket: str):
-        self.method, self.code, self.details = method, code, details
-        cure = ""
-        if code == "UNAVAILABLE":
-            cure = f"; is the engine running on {socket}? try: systemctl status containerd"
-        super().__init__(f"{method}: {details} ({code}){cure}")
 
 
 class Cri:
@@ -65,13 +50,3 @@ class Cri:
 
     def close(self) -> None:
         self._channel.close()
-
-
-def state_name(container) -> str:
-    """`created`, `running`, `exited` or `unknown`, from a Container or ContainerStatus."""
-    return pb.ContainerState.Name(container.state).removeprefix("CONTAINER_").lower()
-
-
-def sandbox_ready(sandbox) -> bool:
-    """Whether a PodSandbox or PodSandboxStatus is up."""
-    return sandbox.state == pb.SANDBOX_READY

@@ -2,18 +2,21 @@
 
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import state, units
-from .cri import Cri, sandbox_ready, state_name
+from .cri_model import sandbox_ready, state_name
 from .manifest import Pod
 from .settings import Settings
 from .translate import CONTAINER_LABEL, log_directory, managed_labels
 
+if TYPE_CHECKING:
+    from .cri import Cri
+
 _LOG_TAIL_LINES = 8
 
 
-def list_pods(cri: Cri, settings: Settings) -> list[dict[str, Any]]:
+def list_pods(cri: "Cri", settings: Settings) -> list[dict[str, Any]]:
     """Every pod, ours and others', ordered by name.
 
     Keys: name, namespace, runtime, ready, state, ip, restarts, sandbox_id, reason. A pod whose runner has no sandbox
@@ -80,7 +83,7 @@ def log_tail(directory: Path, count: int = _LOG_TAIL_LINES) -> list[str]:
     return [line.split(" ", 3)[-1] for line in lines]
 
 
-def _row(cri: Cri, settings: Settings, sandbox, containers: list, known: state.PodState | None) -> dict[str, Any]:
+def _row(cri: "Cri", settings: Settings, sandbox, containers: list, known: state.PodState | None) -> dict[str, Any]:
     latest: dict[str, Any] = {}
     for container in containers:
         latest.setdefault(container.labels.get(CONTAINER_LABEL, container.id), container)

@@ -4,9 +4,12 @@ import http.client
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .cri import Cri, CriError
+from .cri_model import CriError
+
+if TYPE_CHECKING:
+    from .cri import Cri
 
 
 class Probe:
@@ -35,7 +38,7 @@ class Probe:
             self.success, self._streak = not self.success, 0
 
 
-def look(definition: dict[str, Any], timeout: float, cri: Cri, container_id: str, address: str) -> str:
+def look(definition: dict[str, Any], timeout: float, cri: "Cri", container_id: str, address: str) -> str:
     """Run a probe's action once against a container at `address`; what is wrong, in words, or an empty string."""
     try:
         if definition.get("exec") is not None:
@@ -49,7 +52,7 @@ def look(definition: dict[str, Any], timeout: float, cri: Cri, container_id: str
         return f"{type(error).__name__}: {error}"
 
 
-def _exec(action: dict[str, Any], timeout: float, cri: Cri, container_id: str) -> str:
+def _exec(action: dict[str, Any], timeout: float, cri: "Cri", container_id: str) -> str:
     try:
         answer = cri.call(
             "ExecSync", timeout + 5, container_id=container_id, cmd=action["command"], timeout=int(timeout)

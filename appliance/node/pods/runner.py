@@ -9,10 +9,10 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import probes, state, teardown, volumes
-from .cri import Cri, CriError, sandbox_ready, state_name
+from .cri_model import CriError, sandbox_ready, state_name
 from .manifest import Pod
 from .notify import notify
 from .settings import Settings
@@ -26,6 +26,9 @@ from .translate import (
     managed_labels,
     sandbox_config,
 )
+
+if TYPE_CHECKING:
+    from .cri import Cri
 
 log = logging.getLogger("casemate-pod")
 
@@ -41,7 +44,7 @@ _ANNOUNCE_SECONDS = 60
 class Runner:
     """Runs one pod. `clock` is a monotonic clock in seconds."""
 
-    def __init__(self, pod: Pod, cri: Cri, settings: Settings, clock=time.monotonic):
+    def __init__(self, pod: Pod, cri: "Cri", settings: Settings, clock=time.monotonic):
         self.pod, self.cri, self.settings, self.clock = pod, cri, settings, clock
         self.state = state.PodState(pod.name, pod.namespace, pod.source, pod.hash, pid=os.getpid())
         self._attempts: dict[str, int] = {}  # next attempt by container, where a former sandbox had some

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from .cri import DEFAULT_SOCKET
+from .cri_model import DEFAULT_SOCKET
 
 PATH = Path("/etc/casemate/engine.json")
 

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import state, teardown, units, volumes
-from .cri import Cri, CriError
+from .cri import Cri
+from .cri_model import CriError
 from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load_directory
+from .plan import is_current, plan
 from .settings import Settings
 from .translate import NAME_LABEL, managed_labels
 
@@ -27,37 +29,6 @@ class Outcome:
     started: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
     errors: list[ManifestError] = field(default_factory=list)
-
-
-@dataclass
-class Plan:
-    """What a sync has to do: runners to start or restart, pods to remove."""
-
-    start: set[str]
-    remove: set[str]
-
-
-def plan(
-    declared: dict[str, Pod],
-    broken: list[ManifestError],
-    states: dict[str, state.PodState],
-    unit_states: dict[str, str],
-    sandbox_names: set[str],
-) -> Plan:
-    """Compare what is declared with what is there.
-
-    A pod whose manifest has become unreadable is left alone: a slip in an editor must not stop what runs.
-    """
-    start = set()
-    for name, pod in declared.items():
-        running = states.get(name)
-        if unit_states.get(name) not in ("active", "activating") or not (running and _is_current(running, pod)):
-            start.add(name)
-    unreadable = {error.source for error in broken}
-    kept = {name for name, known in states.items() if known.manifest in unreadable}
-    stems = {Path(source).stem for source in unreadable}
-    there = set(states) | {name for name, active in unit_states.items() if active != "inactive"} | sandbox_names
-    return Plan(start, {name for name in there if name not in declared and name not in kept and name not in stems})
 
 
 def sync(settings: Settings, directory: Path = MANIFEST_DIRECTORY) -> Outcome:
@@ -129,13 +100,9 @@ def _await_takeover(declared: dict[str, Pod], names: set[str], seconds: float = 
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         states = state.read_all()
-        if all(name in states and _is_current(states[name], declared[name]) for name in names):
+        if all(name in states and is_current(states[name], declared[name]) for name in names):
             return
         time.sleep(0.2)
-
-
-def _is_current(known: state.PodState, pod: Pod) -> bool:
-    return known.hash == pod.hash and known.release == state.RELEASE
 
 
 def _fingerprint(directory: Path) -> list[tuple]:

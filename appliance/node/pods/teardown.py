@@ -3,21 +3,25 @@
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .cri import Cri, CriError, sandbox_ready, state_name
+from .cri_model import CriError, sandbox_ready, state_name
 from .translate import GRACE_ANNOTATION, LOG_ROOT, NAME_LABEL, NAMESPACE_LABEL, UID_LABEL
+
+if TYPE_CHECKING:
+    from .cri import Cri
 
 # What the engine may take on top of a grace period: killing, unmounting, taking the network down.
 _MARGIN_SECONDS = 60
 
 
-def remove_sandbox(cri: Cri, sandbox) -> None:
+def remove_sandbox(cri: "Cri", sandbox) -> None:
     """Stop a sandbox within its grace period and remove it. Raises CriError."""
     stop_sandbox(cri, sandbox)
     cri.call("RemovePodSandbox", _MARGIN_SECONDS, pod_sandbox_id=sandbox.id)
 
 
-def stop_sandbox(cri: Cri, sandbox) -> None:
+def stop_sandbox(cri: "Cri", sandbox) -> None:
     """Stop a sandbox's containers together, each with the pod's grace period, then the sandbox. Raises CriError."""
     grace_seconds = int(sandbox.annotations.get(GRACE_ANNOTATION, "30"))
     running = [c.id for c in cri.containers(sandbox.id) if state_name(c) in ("running", "unknown")]
@@ -27,7 +31,7 @@ def stop_sandbox(cri: Cri, sandbox) -> None:
     cri.call("StopPodSandbox", _MARGIN_SECONDS, pod_sandbox_id=sandbox.id)
 
 
-def stop_all(cri: Cri) -> None:
+def stop_all(cri: "Cri") -> None:
     """Stop every running pod, ours and others', before the host goes down. Raises CriError."""
     up = [sandbox for sandbox in cri.sandboxes() if sandbox_ready(sandbox)]
     if up:
@@ -35,7 +39,7 @@ def stop_all(cri: Cri) -> None:
             list(pool.map(lambda sandbox: stop_sandbox(cri, sandbox), up))
 
 
-def stop_container(cri: Cri, container_id: str, grace_seconds: int) -> None:
+def stop_container(cri: "Cri", container_id: str, grace_seconds: int) -> None:
     """Stop one container: SIGTERM, and SIGKILL after the grace period. One that is gone is fine."""
     try:
         cri.call("StopContainer", grace_seconds + _MARGIN_SECONDS, container_id=container_id, timeout=grace_seconds)

@@ -1,0 +1,252 @@
+"""The runner, against an engine made of memory: what it does follows from what it finds."""
+
+import json
+import time
+from dataclasses import asdict
+from types import SimpleNamespace
+
+import pytest
+
+from appliance.node.pods import manifest, runner, state, translate
+from appliance.node.pods.cri_model import CriError
+from appliance.node.pods.settings import Settings
+
+READY, DOWN = 0, 1
+CREATED, RUNNING, EXITED = 0, 1, 2
+
+
+class Engine:
+    """Sandboxes and containers as CRI tells of them; `calls` are the methods that changed something."""
+
+    def __init__(self):
+        self.boxes, self.made, self.calls = [], [], []
+        self.images = {"i:1"}
+
+    def sandboxes(self, labels=None):
+        fits = [box for box in self.boxes if (labels or {}).items() <= box.labels.items()]
+        return sorted(fits, key=lambda box: -box.created_at)
+
+    def containers(self, sandbox_id=""):
+        return [c for c in reversed(self.made) if sandbox_id in ("", c.pod_sandbox_id)]
+
+    def address(self, sandbox_id):
+        return "10.86.0.9"
+
+    def call(self, method, deadline=30, /, **fields):
+        if method not in ("ImageStatus", "ContainerStatus", "PodSandboxStatus"):
+            self.calls.append(method)
+        return getattr(self, f"_{method}")(**fields)
+
+    def _ImageStatus(self, image):
+        found = image["image"] in self.images
+        inner = SimpleNamespace(id="sha256:1", username="", HasField=lambda name: False)
+        return SimpleNamespace(image=inner, HasField=lambda name: found)
+
+    def _PullImage(self, image):
+        raise CriError("PullImage", "UNKNOWN", "no such host", "/x.sock")
+
+    def _RunPodSandbox(self, config, runtime_handler):
+        box = SimpleNamespace(
+            id=f"box{len(self.boxes)}", state=READY, created_at=len(self.boxes), handler=runtime_handler,
+            labels=config["labels"], annotations=config["annotations"], metadata=SimpleNamespace(**config["metadata"]),
+        )  # fmt: skip
+        self.boxes.append(box)
+        return SimpleNamespace(pod_sandbox_id=box.id)
+
+    def _PodSandboxStatus(self, pod_sandbox_id):
+        return SimpleNamespace(status=next(box for box in self.boxes if box.id == pod_sandbox_id))
+
+    def _StopPodSandbox(self, pod_sandbox_id):
+        pass
+
+    def _RemovePodSandbox(self, pod_sandbox_id):
+        self.boxes = [box for box in self.boxes if box.id != pod_sandbox_id]
+        self.made = [c for c in self.made if c.pod_sandbox_id != pod_sandbox_id]
+
+    def _CreateContainer(self, pod_sandbox_id, config, sandbox_config):
+        container = SimpleNamespace(
+            id=f"c{len(self.calls)}", pod_sandbox_id=pod_sandbox_id, labels=config["labels"], state=CREATED,
+            metadata=SimpleNamespace(**config["metadata"]), exit_code=0, started_at=0, finished_at=0, reason="",
+            message="",
+        )  # fmt: skip
+        self.made.append(container)
+        return SimpleNamespace(container_id=container.id)
+
+    def _find(self, container_id):
+        return next(c for c in self.made if c.id == container_id)
+
+    def _StartContainer(self, container_id):
+        self._find(container_id).state = RUNNING
+
+    def _StopContainer(self, container_id, timeout):
+        self.end(self._find(container_id), 137)
+
+    def _RemoveContainer(self, container_id):
+        self.made.remove(self._find(container_id))
+
+    def _ContainerStatus(self, container_id):
+        return SimpleNamespace(status=self._find(container_id))
+
+    def end(self, container, code, ago=0.0):
+        container.state, container.exit_code = EXITED, code
+        container.finished_at = int((time.time() - ago) * 1e9)
+        container.started_at = container.finished_at - 10**9
+
+
+@pytest.fixture(autouse=True)
+def places(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "log_directory", lambda pod: tmp_path / "log")
+    monkeypatch.setattr(runner.state, "write", lambda known: None)
+    monkeypatch.setattr(runner.volumes, "write_hosts", lambda pod, address: tmp_path / "hosts")
+    monkeypatch.setattr(runner.volumes, "prepare", lambda pod: {})
+
+
+def pod(image="i:1", **spec):
+    document = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web"},
+        "spec": {"containers": [{"name": "main", "image": image}], **spec},
+    }
+    assert manifest.check(document) == []
+    return manifest.Pod(document, "web.yaml")
+
+
+def started(engine, the_pod):
+    one = runner.Runner(the_pod, engine, Settings())
+    one.step()
+    one.step()
+    return one
+
+
+def test_a_pod_is_ready_once_its_containers_run():
+    one = started(Engine(), pod())
+    assert (one.state.state, one.state.ready, one.state.ip) == ("running", True, "10.86.0.9")
+
+
+def test_a_second_runner_adopts_what_runs_and_changes_nothing():
+    engine = Engine()
+    started(engine, pod())
+    engine.calls.clear()
+    two = runner.Runner(pod(), engine, Settings())
+    two.step()
+    assert two.state.ready
+    assert engine.calls == []
+
+
+def test_another_manifest_replaces_the_sandbox():
+    engine = Engine()
+    started(engine, pod())
+    started(engine, pod(hostname="other"))
+    assert [box.id for box in engine.boxes] == ["box0"]  # the former one was removed before
+    assert engine.calls.count("RemovePodSandbox") == 1
+    assert engine.calls.count("StopContainer") == 1
+
+
+def test_a_dead_sandbox_is_made_anew_and_restarts_count_on():
+    engine = Engine()
+    one = started(engine, pod())
+    engine.boxes[0].state = DOWN
+    one.step()
+    one.step()
+    assert one.state.ready
+    assert one.state.restarts == {"main": 1}
+
+
+def test_the_runtime_class_is_the_handler_and_none_is_the_engines_default():
+    engine = Engine()
+    started(engine, pod(runtimeClassName="runc"))
+    assert engine.boxes[0].handler == "runc"
+    engine = Engine()
+    started(engine, pod())
+    assert engine.boxes[0].handler == ""
+
+
+def test_a_crashing_container_is_started_at_once_and_then_after_a_back_off():
+    engine = Engine()
+    one = started(engine, pod())
+    engine.end(engine.made[0], 3)
+    one.step()
+    assert engine.made[-1].state == RUNNING
+    engine.end(engine.made[-1], 3)
+    one.step()
+    assert engine.made[-1].state == EXITED
+    assert "CrashLoopBackOff: container main exited 3" in one.state.reason
+    engine.end(engine.made[-1], 3, ago=11)
+    one.step()
+    assert engine.made[-1].state == RUNNING
+    assert len(engine.made) == 1  # ended ones are removed
+
+
+@pytest.mark.parametrize(
+    ("policy", "code", "ends"),
+    [("Never", 0, "succeeded"), ("Never", 2, "failed"), ("OnFailure", 0, "succeeded"), ("OnFailure", 2, "running")],
+)
+def test_the_restart_policy_decides_what_an_end_means(policy, code, ends):
+    engine = Engine()
+    one = started(engine, pod(restartPolicy=policy))
+    engine.end(engine.made[0], code)
+    one.step()
+    assert one.state.state == ends
+    assert (engine.made[-1].state == RUNNING) == (ends == "running")
+
+
+def test_init_containers_run_to_their_end_one_after_the_other_before_the_rest():
+    engine = Engine()
+    one = runner.Runner(pod(initContainers=[{"name": n, "image": "i:1"} for n in ("a", "b")]), engine, Settings())
+    names = []
+    for _ in range(4):
+        one.step()
+        latest = engine.made[-1]
+        names.append(latest.metadata.name)
+        if latest.state == RUNNING and latest.metadata.name != "main":
+            engine.end(latest, 0)
+    assert names == ["a", "b", "main", "main"]
+    assert one.state.ready
+
+
+def test_a_missing_image_costs_no_sandbox():
+    engine = Engine()
+    one = runner.Runner(pod(image="gone:1"), engine, Settings())
+    with pytest.raises(CriError, match="no such host"):
+        one.step()
+    assert engine.boxes == []
+
+
+def test_the_hosts_network_is_refused_for_a_microvm():
+    one = runner.Runner(pod(hostNetwork=True), Engine(), Settings(default_handler="microvm"))
+    with pytest.raises(translate.PodConfigError, match="runtimeClassName: runc"):
+        one.step()
+
+
+def test_a_failing_liveness_probe_stops_the_container_and_it_is_started_again(monkeypatch):
+    engine = Engine()
+    the_pod = pod()
+    the_pod.containers[0]["livenessProbe"] = {"tcpSocket": {"port": 1}, "failureThreshold": 1}
+    monkeypatch.setattr(runner.probes, "look", lambda *_: "refused")
+    one = started(engine, the_pod)
+    assert "StopContainer" in engine.calls
+    one.step()
+    assert one.state.restarts == {"main": 0}
+    assert engine.made[-1].metadata.attempt == 1
+
+
+def test_a_pod_is_not_ready_before_its_readiness_probe_says_so(monkeypatch):
+    answers = iter(["refused", ""])
+    monkeypatch.setattr(runner.probes, "look", lambda *_: next(answers))
+    the_pod = pod()
+    the_pod.containers[0]["readinessProbe"] = {"tcpSocket": {"port": 1}, "periodSeconds": 1}
+    clock = iter(range(0, 1000, 5))
+    one = runner.Runner(the_pod, Engine(), Settings(), clock=lambda: next(clock))
+    one.step()
+    one.step()
+    assert not one.state.ready
+    assert "readinessProbe: refused" in one.state.reason
+    one.step()
+    assert one.state.ready
+
+
+def test_a_dead_runners_state_is_not_ready(tmp_path):
+    known = state.PodState("web", "default", "web.yaml", "1", pid=2**22 + 1, state="running", ready=True)
+    (tmp_path / "web.json").write_text(json.dumps(asdict(known)))
+    assert not state.read_all(tmp_path)["web"].ready
