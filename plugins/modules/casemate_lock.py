@@ -77,7 +77,7 @@ def locked():
     """The lock's file, open and locked for the moment of reading and writing only. Another run may remove the file."""
     while True:
         os.makedirs(os.path.dirname(LOCK), mode=0o755, exist_ok=True)
-        lock = open(LOCK, "a+")
+        lock = open(LOCK, "a+")  # noqa: SIM115 - the caller closes it
         fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.exists(LOCK) and os.path.samestat(os.fstat(lock.fileno()), os.stat(LOCK)):
             return lock

@@ -17,9 +17,16 @@ REFUSES = f"{sys.executable} -c 'import sys; print(\"line 1: no\"); sys.exit(3)'
 
 
 @pytest.fixture
-def files(capsys):
+def state(tmp_path_factory):
+    """Where the module keeps its record: not this machine's."""
+    return tmp_path_factory.mktemp("state")
+
+
+@pytest.fixture
+def files(capsys, state):
     """Calls the module with (entry, text) pairs."""
     module = load("modules/casemate_files.py")
+    module.RECORD, module.ORIGINALS = str(state / "files"), str(state / "originals")
 
     def call(*entries: tuple[dict, str | None], check: bool = False) -> dict:
         described = [{"owner": OWNER, "group": GROUP, **entry, "dest": str(entry["dest"])} for entry, _ in entries]
@@ -180,3 +187,35 @@ def test_text_that_is_not_ascii_is_written_as_utf8(files, tmp_path, monkeypatch)
     files(({"dest": dest}, "Grüße\n"))
     assert dest.read_bytes() == "Grüße\n".encode()
     assert files(({"dest": dest}, "Grüße\n"))["changed"] is False
+
+
+def test_what_is_written_is_recorded_once(files, state, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    files(({"dest": one}, "1\n"), ({"dest": two}, "2\n"))
+    files(({"dest": one}, "changed\n"), ({"dest": two}, "2\n"))
+    assert (state / "files").read_text().splitlines() == [str(one), str(two)]
+
+
+def test_a_file_that_was_right_already_is_not_ours(files, state, tmp_path):
+    dest = tmp_path / "x"
+    dest.write_text("a\n")
+    dest.chmod(0o644)
+    files(({"dest": dest}, "a\n"))
+    assert not (state / "files").exists()
+
+
+def test_what_a_file_replaces_is_kept_once_with_its_mode(files, state, tmp_path):
+    dest = tmp_path / "x"
+    dest.write_text("the admin's\n")
+    dest.chmod(0o640)
+    files(({"dest": dest}, "ours\n"))
+    files(({"dest": dest}, "ours again\n"))
+    kept = state / f"originals{dest}"
+    assert kept.read_text() == "the admin's\n"
+    assert mode(kept) == 0o640
+    assert mode(state / "originals") == 0o700
+
+
+def test_check_mode_records_nothing(files, state, tmp_path):
+    files(({"dest": tmp_path / "x"}, "a\n"), check=True)
+    assert listing(state) == []

@@ -23,7 +23,8 @@ def reset(remover: Remover, options: dict) -> None:
     if not remover.check:
         _follow(written)
         for path in written:
-            remove_if_empty(path.parent)
+            for parent in path.parents:
+                remove_if_empty(parent)
     for manifest in _foreign_manifests():
         remover.do(f"{manifest} (not written by Casemate)", manifest.unlink)
     for path in (*records.PROGRAMS, records.CONFIG):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -15,6 +17,8 @@ from appliance.node.reset.remover import Remover, remove_if_empty, run, unit_kno
 CNI_CONFIG = Path("/etc/cni/net.d/10-casemate.conflist")
 CNI_STATE = Path("/var/lib/cni")
 ENGINE_CONFIG = Path("/etc/containerd/config.toml")
+# the engine's, on cgroup v2; with v1, one in each hierarchy
+CGROUPS = ("k8s.io", "*/k8s.io")
 # portmap's chains, which all networks of the host share
 HOSTPORT = ("CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-MASQ", "CNI-HOSTPORT-SETMARK")
 
@@ -34,10 +38,12 @@ def _network(remover: Remover) -> None:
     for program in ("iptables", "ip6tables"):
         if shutil.which(program):
             _rules(remover, program, config["name"])
-    for plugin in config["plugins"]:
-        bridge = plugin.get("bridge")
-        if bridge and Path("/sys/class/net", bridge, "bridge").is_dir():
-            remover.do(f"interface {bridge}", lambda bridge=bridge: run("ip", "link", "delete", bridge))
+    # asked of the kernel: /sys shows the interfaces of the network namespace that it was mounted in
+    bridges = {
+        link["ifname"] for link in json.loads(run("ip", "-json", "link", "show", "type", "bridge") or "[]") if link
+    }
+    for bridge in sorted(bridges & {plugin.get("bridge") for plugin in config["plugins"]}):
+        remover.do(f"interface {bridge}", lambda bridge=bridge: run("ip", "link", "delete", bridge))
     remover.tree(CNI_STATE / "networks" / config["name"])
     for result in sorted((CNI_STATE / "results").glob(f"{config['name']}-*")):
         remover.tree(result)
@@ -85,8 +91,12 @@ def _state(remover: Remover) -> None:
     remover.unit("containerd.service")
     for root in (_root(), Path("/run/containerd")):
         remover.tree(root)
-    # made by containerd itself at its start
+    # made by containerd itself
     remover.tree(Path("/opt/containerd"))
+    if not remover.check:
+        remove_if_empty(Path("/run/netns"))
+        for group in (p for pattern in CGROUPS for p in Path("/sys/fs/cgroup").glob(pattern)):
+            _remove_cgroup(group)
 
 
 def _root() -> Path:
@@ -102,3 +112,10 @@ def _images(remover: Remover) -> None:
     for reference in listed:
         if reference.startswith("localhost/casemate/"):
             remover.do(f"image {reference}", lambda r=reference: run("ctr", "-n", "k8s.io", "images", "rm", r))
+
+
+def _remove_cgroup(group: Path) -> None:
+    """Remove a control group that no process is in."""
+    for directory, _, _ in os.walk(group, topdown=False):
+        with contextlib.suppress(OSError):
+            Path(directory).rmdir()

@@ -14,13 +14,14 @@ from pathlib import Path
 from appliance.node.reset import records
 from appliance.node.reset.remover import Remover, ResetError, run
 
-# Read before the host's own configuration, of which only the default protections matter here: they would keep every
-# kernel package. The running kernel is protected below.
+# Read instead of the host's own configuration, whose protections would keep every kernel package; the running kernel is
+# protected below. What was there before recommends or suggests some of what came with us, and did without it.
 CONFIG = """
 Dir::Etc::parts "/dev/null";
 Dir::Etc::main "/dev/null";
 Dir::State::extended_states "{states}";
 APT::AutoRemove::SuggestsImportant "false";
+APT::AutoRemove::RecommendsImportant "false";
 APT::Protect-Kernels "false";
 """
 STATES = Path("/var/lib/apt/extended_states")
