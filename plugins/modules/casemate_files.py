@@ -64,6 +64,7 @@ def main():
             if p["text"] is not None:
                 stage(module, p)
         if not module.check_mode:
+            record([p["dest"] for p in wanted if p["text"] is not None])
             for p in wanted:
                 put(p)
     finally:

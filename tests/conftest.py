@@ -1,0 +1,76 @@
+"""Fixtures that tests with lab hosts share, and what is shown of a lab host when such a test fails."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from appliance.lab import manage, state
+from appliance.lab.state import Host
+
+ROOT = Path(__file__).resolve().parents[1]
+DEPLOY_SECONDS = 900
+# who tells what of a failing host
+JOURNAL = ["journalctl", "--no-pager", "-n", "60", "-o", "short-monotonic", "-p", "notice"]
+CONFIGS = ("config.toml", ".conflist", "prometheus.yml", ".service", ".mount", "microvm.json", "engine.json")
+
+
+def appliance(*words: str, timeout: float = DEPLOY_SECONDS, **options) -> subprocess.CompletedProcess:
+    """Run the command of this checkout, off a terminal; its output as text."""
+    return subprocess.run(
+        [sys.executable, "-m", "appliance", *words],
+        cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout, check=False, **options,
+    )  # fmt: skip
+
+
+def on_host(host: Host, *command: str, check: bool = True, stdin: str | None = None) -> str:
+    """What a command in the lab host prints."""
+    done = subprocess.run(
+        manage.shell(host.name, list(command)), capture_output=True, text=True, input=stdin, check=False
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"{host.name}: {' '.join(command)} ended {done.returncode}: {done.stderr}")
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def new_host() -> Iterator:
+    """A function that makes a lab host with a name that nobody else has; all of them go at the end of the session."""
+    made: list[str] = []
+
+    def make(tag: str, **options) -> Host:
+        name = f"e2e{os.getpid()}{tag}"
+        made.append(name)
+        return manage.up([name], **options)[0]
+
+    if os.geteuid() != 0:
+        pytest.skip("lab hosts need root")
+    yield make
+    there = [name for name in made if state.load(name)]
+    if there and not os.environ.get("CASEMATE_KEEP_HOSTS"):
+        manage.down(there)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """A failed test with lab hosts shows their journals and our configurations."""
+    report = yield
+    if report.failed:
+        hosts = {v.name: v for v in getattr(item, "funcargs", {}).values() if isinstance(v, Host)}
+        for host in hosts.values():
+            report.sections.append((f"lab host {host.name}", _tell(host)))
+    return report
+
+
+def _tell(host: Host) -> str:
+    try:
+        parts = [on_host(host, *JOURNAL, check=False)]
+        for path in on_host(host, "cat", "/var/lib/casemate/files", check=False).splitlines():
+            if path.endswith(CONFIGS):
+                parts.append(f"--- {path}\n{on_host(host, 'head', '-n', '60', path, check=False)}")
+    except Exception as error:  # a host that is gone must not hide the test's own failure
+        return f"cannot be asked: {error}"
+    return "\n".join(parts)

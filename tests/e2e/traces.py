@@ -1,0 +1,93 @@
+"""What a host's file system and a machine's kernel hold: listings to compare before and after."""
+
+import hashlib
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+from appliance.lab import state
+
+# What a running host writes by itself, deployed or not.
+RUNTIME = ("proc", "sys", "dev", "run", "tmp")
+
+
+def files(root: Path, excluded: tuple[str, ...] = ()) -> dict[str, tuple]:
+    """Every entry below a host's root, by path: type, mode, owner, and for files size, mtime and digest.
+
+    Left out are RUNTIME and the paths (or beginnings of paths) in `excluded`, all relative to the root.
+    """
+    found = {}
+    for directory, directories, names in os.walk(root):
+        inside = os.path.relpath(directory, root)
+        directories[:] = [d for d in directories if not _skip(inside, d, excluded)]
+        for name in [*directories, *names]:
+            path = os.path.join(directory, name)
+            key = os.path.normpath(os.path.join(inside, name))
+            if name in names and _skip(inside, name, excluded):
+                continue
+            status = os.lstat(path)
+            entry = (stat.filemode(status.st_mode), status.st_uid, status.st_gid)
+            if stat.S_ISREG(status.st_mode):
+                digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+                entry += (status.st_size, status.st_mtime_ns, digest)
+            elif stat.S_ISLNK(status.st_mode):
+                entry += (os.readlink(path),)
+            found[key] = entry
+    return found
+
+
+def difference(before: dict, after: dict) -> list[str]:
+    """One readable line for each entry that came, went or changed."""
+    lines = [f"+ {key}" for key in sorted(after.keys() - before.keys())]
+    lines += [f"- {key}" for key in sorted(before.keys() - after.keys())]
+    lines += [f"~ {key}: {before[key]} -> {after[key]}" for key in sorted(before.keys() & after.keys())
+              if before[key] != after[key]]  # fmt: skip
+    return lines
+
+
+def machine() -> dict[str, set[str]]:
+    """What the lab could leave on this machine, by kind, without what belongs to hosts that others have up."""
+    others = state.load_all()
+    foreign = [re.escape(word) for h in others for word in (h.name, str(h.dir))]
+    foreign += [rf"cmlab-{h.index}\b" for h in others]
+    pattern = re.compile("|".join(foreign)) if foreign else re.compile(r"(?!)")
+    listings = {
+        "processes": _lab_processes(),
+        "namespaces": _run("ip", "netns", "list"),
+        "interfaces": {re.sub("@.*", "", line.split()[0]) for line in _run("ip", "-br", "link") if line},
+        "nft": _run("nft", "list", "ruleset"),
+        "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
+        "loops": _run("losetup", "-n", "-O", "NAME,BACK-FILE"),
+        "cgroups": {str(d) for d in Path("/sys/fs/cgroup").glob("*/casemate-lab-*")}
+        | {str(d) for d in Path("/sys/fs/cgroup").glob("casemate-lab-*")},
+        "files": {str(p) for p in state.hosts_dir().glob("*")}
+        | {str(p) for p in Path("/run/systemd/nspawn").rglob("*")},
+    }
+    return {kind: {line for line in lines if not pattern.search(line)} for kind, lines in listings.items()}
+
+
+def _lab_processes() -> set[str]:
+    """Processes of lab hosts (by control group) and those that make or keep them (by arguments)."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            arguments = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            groups = (process / "cgroup").read_text()
+        except OSError:
+            continue
+        match = re.search(r"casemate-lab-[a-z0-9-]+", groups)
+        if match or (str(state.lab_dir()) in arguments and int(process.name) != os.getpid()):
+            found.add(f"{process.name} {match.group(0) if match else ''} {arguments}")
+    return found
+
+
+def _skip(inside: str, name: str, excluded: tuple[str, ...]) -> bool:
+    if inside == ".":
+        return name in RUNTIME or name in excluded
+    return os.path.normpath(os.path.join(inside, name)).startswith(excluded) if excluded else False
+
+
+def _run(*argv: str) -> set[str]:
+    return set(subprocess.run(argv, capture_output=True, text=True, check=False).stdout.splitlines())
