@@ -26,6 +26,8 @@ from .settings import MIB, STATE, Settings, Size
 TEMPLATES = STATE / "templates"
 SHARES = ("share", "volumes")
 """Mount tags of a guest's two 9p exports: containers' root file systems, and their volumes."""
+OWN_NETWORK = ("unshare", "--net")
+"""Put before QEMU on the host: it makes its tap in a network namespace that goes away with it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +92,13 @@ def make(settings: Settings, image: Image, size: Size, accelerator: str, qemu_id
     try:
         files = work / "files"
         files.mkdir(mode=0o755)
-        _save(settings, dataclasses.replace(machine(image, size, accelerator)), work, files)
+        guest_machine = _on_host(machine(image, size, accelerator), work)
+        _save(settings, guest_machine, files)
         read_only = qemu.private_memory_read_only(qemu.version())
         if not read_only:
             os.chown(files / "memory", 0, pwd.getpwnam(settings.user).pw_gid)
             (files / "memory").chmod(0o660)
+        _try(settings, guest_machine, Template(files, files / "memory", files / "devices", read_only))
         record = {
             "size": dataclasses.asdict(size), "accelerator": accelerator, "image": image.key, "read_only": read_only,
             "files": [_identity(files / n) for n in ("memory", "devices")],
@@ -115,21 +119,33 @@ def prune(keep: set[str]) -> None:
                 shutil.rmtree(entry, ignore_errors=True)
 
 
-def _save(settings: Settings, guest_machine: Machine, work: Path, files: Path) -> None:
+def _on_host(guest_machine: Machine, work: Path) -> Machine:
+    """Return the machine with exports that are there on the host, and empty."""
+    empty = work / "empty"
+    empty.mkdir()
+    return dataclasses.replace(guest_machine, shares=tuple((tag, str(empty)) for tag, _ in guest_machine.shares))
+
+
+def _try(settings: Settings, guest_machine: Machine, saved: Template) -> None:
+    """Restore the template once, as pods will. Raises RuntimeFailure when the guest does not answer."""
+    restored = dataclasses.replace(
+        guest_machine, memory_file=str(saved.memory), memory_read_only=saved.read_only, incoming=True
+    )
+    guest = boot.launch(restored, prefix=OWN_NETWORK)
+    try:
+        boot.restore(guest, str(saved.devices))
+        guest.call("ping", time.monotonic() + settings.start_deadline_s)
+    finally:
+        guest.end()
+
+
+def _save(settings: Settings, guest_machine: Machine, files: Path) -> None:
     """Boot a guest to its waiting agent and save it into `files`."""
     memory = files / "memory"
     with memory.open("wb") as file:
         file.truncate(guest_machine.memory_mib * MIB)
-    empty = work / "empty"
-    empty.mkdir()
-    guest_machine = dataclasses.replace(
-        guest_machine,
-        memory_file=str(memory),
-        memory_shared=True,
-        shares=tuple((tag, str(empty)) for tag, _ in guest_machine.shares),
-    )
-    # A network namespace of its own: QEMU makes its tap there, and it goes away with it.
-    guest = boot.launch(guest_machine, prefix=("unshare", "--net"))
+    guest_machine = dataclasses.replace(guest_machine, memory_file=str(memory), memory_shared=True)
+    guest = boot.launch(guest_machine, prefix=OWN_NETWORK)
     try:
         guest.call("ping", time.monotonic() + settings.start_deadline_s)
         control = qemu.Qmp(guest.qmp_socket)
