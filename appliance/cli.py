@@ -49,7 +49,7 @@ def main() -> None:
 def finish(command: click.Command) -> None:
     """Run `command` and exit; every error that we foresee ends as one readable block and the right exit code."""
     try:
-        code = command.main(standalone_mode=False)
+        code = command.main(prog_name=command.name, standalone_mode=False)
     except (click.exceptions.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         code = EXIT_INTERRUPTED

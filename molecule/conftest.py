@@ -2,6 +2,8 @@
 
 import os
 import shlex
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,25 @@ def host():
 def address() -> str:
     """The lab host's address, as this machine reaches it."""
     return state.load(HOST).ip
+
+
+@pytest.fixture(scope="session")
+def converge() -> Callable[..., subprocess.CompletedProcess]:
+    """Runs the scenario's converge.yml on the host, as Molecule does, with further arguments."""
+    project = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])
+    inventories = [f"--inventory={project / path}" for path in ("inventories/lab", "molecule/inventory")]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            ["ansible-playbook", *inventories, f"--limit={HOST}", *arguments, "converge.yml"],
+            cwd=os.environ["MOLECULE_SCENARIO_DIRECTORY"],
+            env={**os.environ, "ANSIBLE_CONFIG": str(project / "ansible.cfg")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
 
 
 def pytest_terminal_summary(terminalreporter, exitstatus) -> None:

@@ -2,14 +2,14 @@
 
 import hashlib
 
+from appliance.archive import node_archive
+
 
 def test_the_packages_asked_for_are_installed(host):
     assert host.package("tree").is_installed
 
 
 def test_the_node_programs_are_those_of_this_checkout(host):
-    from appliance.archive import node_archive
-
     expected = node_archive()
     assert host.file("/usr/lib/casemate/current").linked_to == f"/usr/lib/casemate/node/{expected['id']}"
     sent = hashlib.sha256(host.file("/usr/lib/casemate-node.pyz").content).hexdigest()
