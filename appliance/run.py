@@ -1,7 +1,6 @@
 """Driving ansible-core: one subprocess a run, our events from its callback, its own output in a log file."""
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -21,11 +20,11 @@ from appliance.errors import (
 )
 from appliance.events import Outcome, Translator
 from appliance.inventory import Inventory
+from appliance.processes import die_with_parent
 
 KEPT_LOGS = 20
 # of the user's own Ansible settings, those that say how to reach and unlock hosts; any other could change what we do
 KEPT_SETTINGS = ("ANSIBLE_VAULT", "ANSIBLE_SSH", "ANSIBLE_PRIVATE_KEY", "ANSIBLE_REMOTE_USER", "ANSIBLE_HOST_KEY")
-PR_SET_PDEATHSIG = 1
 
 
 def run_playbook(
@@ -59,7 +58,8 @@ def run_playbook(
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            # a run must not go on when we are killed: the next one would meet it on the hosts
+            preexec_fn=die_with_parent,
         )
     os.close(write_end)
     # a polite end of ours is an interruption of the run: it may finish its tasks and let go of locks
@@ -153,11 +153,6 @@ def _new_log(verb: str) -> Path:
 def _tail(log: Path) -> str:
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return "\n".join(lines[-8:])
-
-
-def _die_with_parent() -> None:
-    """A run must not go on when we are killed: the next one would meet it on the hosts."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -16,6 +16,7 @@ from appliance.errors import CasemateError
 from appliance.lab import cgroups, image, network
 from appliance.lab.leader import leader_of, supervisor_of
 from appliance.lab.state import Host
+from appliance.processes import die_with_parent
 
 BOOT_SECONDS = 90
 STOP_SECONDS = 15
@@ -31,7 +32,8 @@ def up(host: Host, progress) -> None:
         if making.exists():
             shutil.rmtree(making)
         progress(f"{host.name}: copying the base image")
-        subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(making)], check=True)
+        # a copy that outlived a killed `lab up` would write on while `lab down` removes
+        subprocess.run(["cp", "-a", "--reflink=auto", str(base), str(making)], check=True, preexec_fn=die_with_parent)
         _personalise(host, making)
         making.rename(host.root)
     network.plug(host)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from appliance.errors import CasemateError
 from appliance.lab import image, state
+from appliance.processes import die_with_parent
 
 ROOT_GIB = 16  # sparse: only what is written takes room
 PACKAGES = ["linux-image-amd64", "openssh-server", "udev", "zstd"]
@@ -50,7 +51,7 @@ def base(release: str, progress: Callable[[str], None]) -> Base:
     making = made.with_name(made.name + ".making")
     making.mkdir(parents=True)
     tree = making / "tree"
-    subprocess.run(["cp", "-a", "--reflink=auto", str(root), str(tree)], check=True)
+    subprocess.run(["cp", "-a", "--reflink=auto", str(root), str(tree)], check=True, preexec_fn=die_with_parent)
     _install(tree)
     for name in ("vmlinuz", "initrd.img"):
         shutil.copy(tree / name, making / name)

@@ -47,14 +47,17 @@ def difference(before: dict, after: dict) -> list[str]:
     return lines
 
 
-def machine() -> dict[str, set[str]]:
-    """What the lab could leave on this machine, by kind, without what belongs to hosts that others have up."""
-    others = state.load_all()
+def machine(name: str) -> dict[str, set[str]]:
+    """What the lab host `name` could leave on this machine, by kind.
+
+    Listings are whole but for what belongs to other lab hosts; of processes, those of this host.
+    """
+    others = [h for h in state.load_all() if h.name != name]
     foreign = [re.escape(word) for h in others for word in (h.name, str(h.dir))]
     foreign += [rf"cmlab-{h.index}\b" for h in others]
     pattern = re.compile("|".join(foreign)) if foreign else re.compile(r"(?!)")
     listings = {
-        "processes": _lab_processes(),
+        "processes": _processes(name),
         "namespaces": _run("ip", "netns", "list"),
         "interfaces": {re.sub("@.*", "", line.split()[0]) for line in _run("ip", "-br", "link") if line},
         "nft": _run("nft", "list", "ruleset"),
@@ -68,8 +71,8 @@ def machine() -> dict[str, set[str]]:
     return {kind: {line for line in lines if not pattern.search(line)} for kind, lines in listings.items()}
 
 
-def _lab_processes() -> set[str]:
-    """Processes of lab hosts (by control group) and those that make or keep them (by arguments)."""
+def _processes(name: str) -> set[str]:
+    """Processes in the host (by control group) and those that make or keep it (by arguments)."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -77,9 +80,8 @@ def _lab_processes() -> set[str]:
             groups = (process / "cgroup").read_text()
         except OSError:
             continue
-        match = re.search(r"casemate-lab-[a-z0-9-]+", groups)
-        if match or (str(state.lab_dir()) in arguments and int(process.name) != os.getpid()):
-            found.add(f"{process.name} {match.group(0) if match else ''} {arguments}")
+        if re.search(rf"casemate-lab-{name}\b", groups) or name in arguments:
+            found.add(f"{process.name} {arguments}")
     return found
 
 
