@@ -29,7 +29,15 @@ def gather(host: Host, settings: Settings) -> dict:
         "default_interface": default_interface(host),
         "dpkg_unfinished": dpkg.unfinished(host, dpkg.audit(host)),
         "storage": blockdev.look(host, settings),
+        "node": node_release(host),
     }
+
+
+def node_release(host: Host) -> str:
+    """The id of the node programs in use, "" where there are none or an installation was cut off."""
+    current = host.path("/usr/lib/casemate/current")
+    whole = current.is_symlink() and current.is_dir() and host.path("/usr/lib/casemate/bin").is_dir()
+    return current.readlink().name if whole else ""
 
 
 def os_release(host: Host) -> dict[str, str]:
