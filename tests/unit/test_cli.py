@@ -1,6 +1,7 @@
 """The verbs' help, their examples, the pages that list them, and what the command line refuses."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -49,8 +50,6 @@ def parse(words: list[str]) -> None:
 
 
 def run(*argv: str, cwd: Path = HERE, **environment: str) -> subprocess.CompletedProcess:
-    import os
-
     return subprocess.run(
         [sys.executable, "-m", "appliance", *argv],
         cwd=cwd,
