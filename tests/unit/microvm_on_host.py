@@ -6,6 +6,7 @@ tests/unit/test_microvm_on_host.py sends it to a lab host and asserts on the res
 import glob
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -153,7 +154,8 @@ def mounts_and_devices():
 
 
 def main():
-    os.makedirs("/tmp/casemate-test", exist_ok=True)
+    shutil.rmtree("/tmp/casemate-test", ignore_errors=True)
+    os.makedirs("/tmp/casemate-test")
     Pod("warm").remove()  # so that .containers and the like are there before the comparison
     seen = {"before": mounts_and_devices()}
 
@@ -277,6 +279,7 @@ def main():
     pod.remove()
     time.sleep(0.5)
     seen["after"] = mounts_and_devices()
+    shutil.rmtree("/tmp/casemate-test")
     print(json.dumps(seen, indent=1))
 
 
