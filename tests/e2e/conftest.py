@@ -99,7 +99,7 @@ def kernel_state(host: Host) -> dict[str, list[str]]:
         "cgroups": "find /sys/fs/cgroup -type d \\( -name 'k8s*' -o -name '*casemate*' \\)",
         "run": "find /run -maxdepth 1",
         "packages": "dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n'",
-        "by hand": "apt-mark showmanual",
+        "by hand": "apt-mark -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= showmanual",
         # base chains that iptables made stay, empty: its package may be gone before they are
         "rules": "command -v iptables-save >/dev/null && iptables-save | grep -v '^[#:*]\\|^COMMIT' || true",
     }

@@ -55,6 +55,8 @@ def machine(name: str) -> dict[str, set[str]]:
     others = [h for h in state.load_all() if h.name != name]
     foreign = [re.escape(word) for h in others for word in (h.name, str(h.dir))]
     foreign += [rf"cmlab-{h.index}\b" for h in others]
+    # systemd-nspawn names its locks after the root's inode
+    foreign += [rf"inode-\d+:{h.root.stat().st_ino}\b" for h in others if h.root.is_dir()]
     pattern = re.compile("|".join(foreign)) if foreign else re.compile(r"(?!)")
     listings = {
         "processes": _processes(name),
