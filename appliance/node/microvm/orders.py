@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import accelerator, image, qemu, settings, template
 from . import spec as specs
+from .sandboxes import Sandbox
 from .settings import RuntimeFailure
 
 
@@ -62,7 +63,7 @@ class Plan:
             },
         }
 
-    def jail(self, config: dict, sandbox: object, argv: list[str]) -> dict:
+    def jail(self, config: dict, sandbox: Sandbox, argv: list[str]) -> dict:
         """Return the sandbox's spec as a jail."""
         return specs.jail(
             config,

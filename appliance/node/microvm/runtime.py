@@ -14,6 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+TYPE_CHECKING = False  # as typing's, which is not imported: `state` and `kill` are called often and must be quick
+if TYPE_CHECKING:
+    from .sandboxes import Sandbox
+
 RUNC = "runc"
 
 GLOBAL_WITH_VALUE = {"--root", "--log", "--log-format", "--criu", "--rootless"}
@@ -89,7 +93,7 @@ def create(call: Call) -> int:
     return _create_container(call, bundle, config, sandbox)
 
 
-def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: object) -> int:
+def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) -> int:
     from . import network, orders
     from . import spec as specs
 
@@ -114,7 +118,7 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: object) -> 
     return code
 
 
-def _create_container(call: Call, bundle: Path, config: dict, sandbox: object) -> int:
+def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) -> int:
     from . import orders
     from . import spec as specs
 
@@ -154,7 +158,7 @@ def start(call: Call) -> int:
     return 0
 
 
-def _wait_for_guest(call: Call, sandbox: object) -> None:
+def _wait_for_guest(call: Call, sandbox: Sandbox) -> None:
     from . import settings
 
     limit = settings.load().start_deadline_s + 5  # the supervisor itself gives up first
@@ -241,7 +245,7 @@ def update(call: Call) -> int:
     return 0
 
 
-def _sandbox_of(call: Call) -> object:
+def _sandbox_of(call: Call) -> Sandbox:
     from .sandboxes import of_container
     from .settings import RuntimeFailure
 
@@ -251,7 +255,7 @@ def _sandbox_of(call: Call) -> object:
     return sandbox
 
 
-def _remove_container(sandbox: object, container: str) -> None:
+def _remove_container(sandbox: Sandbox, container: str) -> None:
     from .settings import RuntimeFailure
 
     with contextlib.suppress(RuntimeFailure):  # no guest, no container in it
@@ -259,7 +263,7 @@ def _remove_container(sandbox: object, container: str) -> None:
     sandbox.hide(container)
 
 
-def _remove_sandbox(sandbox: object) -> None:
+def _remove_sandbox(sandbox: Sandbox) -> None:
     from . import network
 
     if sandbox.netns.exists():

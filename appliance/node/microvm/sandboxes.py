@@ -23,6 +23,7 @@ from pathlib import Path
 
 from . import mounts, protocol
 from .settings import RUN, RuntimeFailure
+from .spec import Volume
 
 CONTAINERS = RUN / ".containers"
 
@@ -55,7 +56,7 @@ class Sandbox:
             # Shared, so that what is mounted below it later shows up in the jail.
             mounts.bind(str(directory), str(directory), shared=True)
 
-    def show(self, container: str, rootfs: str, volumes: list) -> None:
+    def show(self, container: str, rootfs: str, volumes: list[Volume]) -> None:
         """Export a container's root file system and volumes to the guest."""
         CONTAINERS.mkdir(exist_ok=True)
         link = CONTAINERS / container
