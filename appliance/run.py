@@ -70,6 +70,9 @@ def run_playbook(
     except KeyboardInterrupt:
         translator.outcome.interrupted = True
         _end(process)
+    except BaseException:  # nobody reads our events any more (`deploy -o json | head -1`)
+        _end(process)
+        raise
     outcome = translator.outcome
     if not outcome.finished and not outcome.interrupted and not any(h.seen for h in outcome.hosts.values()):
         raise CasemateError(
