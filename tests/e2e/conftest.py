@@ -97,7 +97,8 @@ def kernel_state(host: Host) -> dict[str, list[str]]:
         "processes": "ps -eo comm= --ppid 2 -N | grep -vx 'ps\\|sh\\|sort'",
         "units": "systemctl list-units --all --plain --no-legend 'casemate*' '*casemate*' containerd* prometheus*",
         "cgroups": "find /sys/fs/cgroup -type d \\( -name 'k8s*' -o -name '*casemate*' \\)",
-        "run": "find /run -maxdepth 1",
+        # the others come with logins and with adduser's first use
+        "run": "find /run -maxdepth 1 ! -name utmp ! -name agetty.reload ! -name adduser",
         "packages": "dpkg-query -W -f '${db:Status-Abbrev} ${Package} ${Version}\\n'",
         "by hand": "apt-mark -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= showmanual",
         # base chains that iptables made stay, empty: its package may be gone before they are
