@@ -24,8 +24,9 @@ def up() -> None:
     state.remember_before({"ip_forward": IP_FORWARD.read_text().strip(), "netns_mounted": NETNS_DIR.is_mount()})
     if not _link_exists(BRIDGE):
         _run("ip", "link", "add", BRIDGE, "mtu", str(_outer_mtu()), "type", "bridge")
-        _run("ip", "address", "add", f"{state.GATEWAY}/24", "dev", BRIDGE)
-        _run("ip", "link", "set", BRIDGE, "up")
+    # always, and harmless where it is so: a run that was killed may have made the bridge and no more
+    _run("ip", "address", "replace", f"{state.GATEWAY}/24", "dev", BRIDGE)
+    _run("ip", "link", "set", BRIDGE, "up")
     IP_FORWARD.write_text("1")
     # add is harmless where the table exists; flush makes the rules right whatever was there
     rules = f"""
@@ -57,17 +58,16 @@ def plug(host: state.Host) -> None:
     """Give the host a network namespace with a configured eth0. It outlives reboots of the host."""
     if not (NETNS_DIR / host.netns).exists():
         _run("ip", "netns", "add", host.netns)
-    if _link_exists(host.interface):
-        return
-    mtu = str(_outer_mtu())
-    peer = ["peer", "name", "eth0", "mtu", mtu, "netns", host.netns]
-    _run("ip", "link", "add", host.interface, "mtu", mtu, "type", "veth", *peer)
+    if not _link_exists(host.interface):
+        mtu = str(_outer_mtu())
+        peer = ["peer", "name", "eth0", "mtu", mtu, "netns", host.netns]
+        _run("ip", "link", "add", host.interface, "mtu", mtu, "type", "veth", *peer)
     _run("ip", "link", "set", host.interface, "master", BRIDGE, "up")
     inside = ["ip", "-n", host.netns]
     _run(*inside, "link", "set", "lo", "up")
-    _run(*inside, "address", "add", f"{host.ip}/24", "dev", "eth0")
+    _run(*inside, "address", "replace", f"{host.ip}/24", "dev", "eth0")
     _run(*inside, "link", "set", "eth0", "up")
-    _run(*inside, "route", "add", "default", "via", state.GATEWAY)
+    _run(*inside, "route", "replace", "default", "via", state.GATEWAY)
 
 
 def unplug(host: state.Host) -> None:
@@ -81,7 +81,7 @@ def tap(host: state.Host) -> str:
     """Make a tap on the bridge for a QEMU host; returns its name."""
     if not _link_exists(host.interface):
         _run("ip", "tuntap", "add", host.interface, "mode", "tap")
-        _run("ip", "link", "set", host.interface, "mtu", str(_outer_mtu()), "master", BRIDGE, "up")
+    _run("ip", "link", "set", host.interface, "mtu", str(_outer_mtu()), "master", BRIDGE, "up")
     return host.interface
 
 
