@@ -55,6 +55,13 @@ def address() -> str:
 
 
 @pytest.fixture(scope="session")
+def fetch(host) -> Callable[[str], str]:
+    """Reads a URL from the host, with its own Python: a bare host has no curl."""
+    program = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=20).read().decode())"
+    return lambda url: host.check_output("python3 -c %s %s", program, url)
+
+
+@pytest.fixture(scope="session")
 def converge() -> Callable[..., subprocess.CompletedProcess]:
     """Runs the scenario's converge.yml on the host, as Molecule does, with further arguments."""
     project = Path(os.environ["MOLECULE_PROJECT_DIRECTORY"])

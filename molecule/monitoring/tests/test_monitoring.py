@@ -5,13 +5,11 @@ import time
 
 import pytest
 
-PROMETHEUS = "http://127.0.0.1:9191"
 
-
-def fetch(host, path: str) -> dict:
-    """Prometheus' answer, read with the host's own Python: a bare host has no curl."""
-    program = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=10).read().decode())"
-    return json.loads(host.check_output("python3 -c %s %s", program, PROMETHEUS + path))
+@pytest.fixture(scope="module")
+def prometheus(fetch):
+    """Asks Prometheus' API for a path; returns its data."""
+    return lambda path: json.loads(fetch(f"http://127.0.0.1:9191/api/v1/{path}"))["data"]
 
 
 @pytest.mark.parametrize("unit", ["prometheus", "prometheus-node-exporter"])
@@ -27,16 +25,15 @@ def test_nothing_listens_beyond_loopback(host):
     assert all(line.split()[3].rpartition(":")[0] in ("127.0.0.1", "[::1]") for line in lines), lines
 
 
-def test_the_configuration_is_valid_and_in_force(host):
+def test_the_configuration_is_valid_and_in_force(host, prometheus):
     host.check_output("promtool check config /etc/prometheus/prometheus.yml")
-    running = fetch(host, "/api/v1/status/config")["data"]["yaml"]
-    assert "127.0.0.1:1338" in running
+    assert "127.0.0.1:1338" in prometheus("status/config")["yaml"]
 
 
-def test_the_host_and_the_engine_are_scraped(host):
+def test_the_host_and_the_engine_are_scraped(prometheus):
     deadline = time.monotonic() + 60
     while True:
-        targets = fetch(host, "/api/v1/targets")["data"]["activeTargets"]
+        targets = prometheus("targets")["activeTargets"]
         health = {t["labels"]["job"]: t["health"] for t in targets}
         if set(health.values()) == {"up"} or time.monotonic() > deadline:
             break
