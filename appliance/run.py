@@ -1,6 +1,7 @@
 """Driving ansible-core: one subprocess a run, our events from its callback, its own output in a log file."""
 
 import contextlib
+import getpass
 import json
 import os
 import signal
@@ -129,7 +130,7 @@ def _describe_self(verb: str) -> dict:
     return {
         "run": f"{boot}-{pid}-{started}",
         "verb": verb,
-        "user": os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid()),
+        "user": os.environ.get("SUDO_USER") or getpass.getuser(),
         "machine": os.uname().nodename,
         "boot": boot,
         "pid": pid,

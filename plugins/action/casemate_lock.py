@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import socket
@@ -52,7 +53,7 @@ def describe(pid: int, verb: str) -> dict:
     return {
         "run": f"{boot_id()}-{pid}-{start_time(pid)}",
         "verb": verb,
-        "user": os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid()),
+        "user": os.environ.get("SUDO_USER") or getpass.getuser(),
         "machine": socket.gethostname(),
         "boot": boot_id(),
         "pid": pid,
