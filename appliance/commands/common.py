@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 
 from appliance.content import content, inventory_path
 from appliance.errors import CasemateError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from appliance.inventory import Inventory
 
 DEFAULT_INVENTORY = Path("inventories/lab")
+UNLIMITED = 100_000  # columns
 
 inventory_option = click.option(
     "-i", "--inventory", "inventory", multiple=True, type=click.Path(path_type=Path), metavar="INVENTORY",
@@ -48,6 +50,12 @@ def load_inventory(given: tuple[Path, ...], limit: str | None) -> "Inventory":
 def renderer(output: str, *, dry: bool = False, show_diff: bool = False) -> JsonLines | People:
     """How a run's events are shown."""
     return JsonLines() if output == "json" else People(dry=dry, show_diff=show_diff)
+
+
+def results_console() -> Console:
+    """Where results for people go: stdout; off a terminal no line is wrapped and no column cut."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=UNLIMITED)
 
 
 def print_json(value: object) -> None:

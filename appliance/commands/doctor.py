@@ -3,9 +3,9 @@
 import sys
 
 import click
-from rich.console import Console
+from rich.markup import escape
 
-from appliance.commands.common import load_inventory, print_json, target_options
+from appliance.commands.common import load_inventory, print_json, results_console, target_options
 from appliance.errors import EXIT_FAILED, EXIT_OK
 from appliance.look import ask
 from appliance.run import exit_code
@@ -39,13 +39,13 @@ def command(inventory: tuple, limit: str | None, output: str, show_all: bool) ->
 
 
 def _show(answers: list[dict], show_all: bool) -> None:
-    console = Console(highlight=False)
+    console = results_console()
     for answer in answers:
         checks = answer.get("checks", [])
         bad = [c for c in checks if not c["ok"]]
         verdict = f"{len(bad)} with a finding" if bad else "all well"
         said = answer.get("error") or f"{len(checks)} checks, {verdict}"
-        console.print(f"[bold]{answer['name']}[/]  {said}")
+        console.print(f"[bold]{answer['name']}[/]  {escape(said)}")
         for check in checks if show_all else bad:
             mark, style = ("ok", "green") if check["ok"] else (check["severity"], STYLES[check["severity"]])
             console.print(f"  [{style}]{mark:<8}[/] [bold]{check['id']}[/]  ", end="")

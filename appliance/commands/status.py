@@ -3,11 +3,11 @@
 import sys
 
 import click
-from rich.console import Console
+from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from appliance.commands.common import load_inventory, print_json, target_options
+from appliance.commands.common import load_inventory, print_json, results_console, target_options
 from appliance.look import ask
 from appliance.run import exit_code
 
@@ -42,7 +42,7 @@ def _shape(answer: dict) -> dict:
 
 def show(answers: list[dict]) -> None:
     """Print the hosts' answers as tables."""
-    console = Console(highlight=False)
+    console = results_console()
     for answer in answers:
         style = HEALTH_STYLES.get(answer["health"], "red")
         release = f"  release {answer['release']}" if answer.get("release") else ""
@@ -54,16 +54,16 @@ def show(answers: list[dict]) -> None:
             for part in answer["components"]:
                 note = f" ({part['accelerator']})" if part.get("accelerator") else ""
                 table.add_row(part["name"], part["version"] or "-", part["state"] + note)
-            console.print(Padding(table, (0, 0, 0, 2)))
+            console.print(Padding(table, (0, 0, 0, 2), expand=False))
         if answer.get("pods"):
             table = _table("POD", "RUNTIME", "READY", "ADDRESS", "GUEST KERNEL", "RESTARTS")
             for pod in answer["pods"]:
                 ready = "[green]yes[/]" if pod["ready"] else "[red]no[/]"
                 kernel = pod["guest_kernel"] or "(the host's)"
                 table.add_row(pod["name"], pod["runtime"], ready, pod["ip"] or "-", kernel, str(pod["restarts"]))
-            console.print(Padding(table, (0, 0, 0, 2)))
+            console.print(Padding(table, (0, 0, 0, 2), expand=False))
         for finding in answer.get("findings", []):
-            console.print(f"  [yellow]{finding['id']}[/] {finding['evidence']}; see: appliance doctor")
+            console.print(f"  [yellow]{finding['id']}[/] {escape(finding['evidence'])}; see: appliance doctor")
         console.print()
 
 

@@ -285,6 +285,27 @@ def test_doctor_as_text_shows_findings_with_cause_and_cure_and_the_rest_only_whe
     assert "disk" in result(doctor.command, "-i", str(site), "--all").stdout
 
 
+LONG = "no answer [/dev/sda] from " + "x" * 120 + " [Errno 111]"
+
+
+def test_what_a_host_said_is_printed_whole_in_one_line_and_as_it_is(site, answered):
+    """Nobody's words are taken for markup, and off a terminal nothing is wrapped or cut."""
+    answered(h1={"health": "unknown", "error": LONG})
+    for command in (status.command, doctor.command):
+        assert LONG in result(command, "-i", str(site)).stdout
+    answered(h1={"checks": [{**FINDING, "evidence": LONG}]})
+    assert LONG in result(doctor.command, "-i", str(site)).stdout
+    answered(h1={**STATUS, "findings": [{**FINDING, "evidence": LONG}]})
+    assert LONG in result(status.command, "-i", str(site)).stdout
+
+
+def test_a_pods_long_name_is_not_cut_off_a_terminal(site, answered):
+    pod = {**STATUS["pods"][0], "name": "a-pod-" + "y" * 57, "guest_kernel": "6.12.48+deb13-cloud-amd64"}
+    answered(h1={**STATUS, "pods": [pod]})
+    text = result(status.command, "-i", str(site)).stdout
+    assert pod["name"] in text and pod["guest_kernel"] in text
+
+
 @pytest.fixture
 def changes(monkeypatch):
     """Makes plan and deploy end with so many changes on each host, without Ansible."""
