@@ -18,7 +18,11 @@ NETNS_DIR = Path("/run/netns")
 
 
 def up() -> None:
-    """Make bridge, address, forwarding and masquerade where they are missing."""
+    """Make bridge, address, forwarding and masquerade where they are missing.
+
+    Raises CasemateError when the machine reaches the lab's addresses by another interface already.
+    """
+    _refuse_foreign_subnet()
     # first of all: what a killed run leaves must still know what was there before it
     # `ip netns add` mounts /run/netns on itself the first time it is ever used
     state.remember_before({"ip_forward": IP_FORWARD.read_text().strip(), "netns_mounted": NETNS_DIR.is_mount()})
@@ -40,6 +44,17 @@ def up() -> None:
         }}
     """
     _run("nft", "-f", "-", stdin=rules)
+
+
+def _refuse_foreign_subnet() -> None:
+    routes = json.loads(_run("ip", "-json", "route", "show", "root", state.SUBNET) or "[]")
+    foreign = {route["dev"] for route in routes} - {BRIDGE}
+    if foreign:
+        raise CasemateError(
+            f"this machine reaches {state.SUBNET} through {', '.join(sorted(foreign))} already",
+            place="lab network",
+            cure="give the lab another /24, for all its commands: export CASEMATE_LAB_PREFIX=10.99.0",
+        )
 
 
 def down() -> None:

@@ -23,8 +23,10 @@ from typing import TextIO
 from appliance.errors import CasemateError
 
 LOCK_SECONDS = 300
-SUBNET = "10.87.0.0/24"
-GATEWAY = "10.87.0.1"
+# the first three parts of the lab's /24; another where a site has this one
+PREFIX = os.environ.get("CASEMATE_LAB_PREFIX", "10.87.0")
+SUBNET = f"{PREFIX}.0/24"
+GATEWAY = f"{PREFIX}.1"
 FIRST_ADDRESS = 11  # 10.87.0.11 is the first host's
 LAST_ADDRESS = 250
 
@@ -43,7 +45,7 @@ class Host:
 
     @property
     def ip(self) -> str:
-        return f"10.87.0.{FIRST_ADDRESS + self.index - 1}"
+        return f"{PREFIX}.{FIRST_ADDRESS + self.index - 1}"
 
     @property
     def dir(self) -> Path:
