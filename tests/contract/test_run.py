@@ -14,16 +14,6 @@ from appliance.inventory import load
 from appliance.run import exit_code, run_playbook
 
 PROJECT = Path(__file__).parents[2]
-# long enough to be interrupted
-PLAYBOOK = """
-- name: Wait
-  hosts: appliance
-  gather_facts: false
-  tasks:
-    - name: Wait
-      ansible.builtin.command: sleep 30
-      changed_when: false
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -33,22 +23,6 @@ def state(tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     yield tmp_path / "state/casemate/logs"
     signal.signal(signal.SIGTERM, before)
-
-
-@pytest.fixture
-def here(tmp_path):
-    """An inventory of this machine, and content whose playbook `wait` only waits."""
-    content = tmp_path / "content"
-    content.mkdir()
-    for name in ("roles", "plugins", "ansible.cfg"):
-        (content / name).symlink_to(PROJECT / name)
-    (content / "playbooks").mkdir()
-    (content / "playbooks/deploy.yml").write_text(PLAYBOOK)
-    site = tmp_path / "site.yml"
-    site.write_text(
-        f"appliance: {{hosts: {{here: {{ansible_connection: local, ansible_python_interpreter: {sys.executable}}}}}}}\n"
-    )
-    return content, site
 
 
 def children() -> bool:
@@ -105,7 +79,8 @@ def test_a_playbook_that_does_not_parse_is_an_error_with_the_logs_last_lines(her
 
 def test_logs_are_for_their_owner_alone_and_only_the_newest_stay(here, monkeypatch, state):
     content, site = here
-    (content / "playbooks/deploy.yml").write_text(PLAYBOOK.replace("sleep 30", "sleep 0"))
+    playbook = content / "playbooks/deploy.yml"
+    playbook.write_text(playbook.read_text().replace("sleep 30", "sleep 0"))
     monkeypatch.setenv("CASEMATE_CONTENT", str(content))
     state.mkdir(parents=True)
     for number in range(30):
