@@ -67,6 +67,8 @@ def main():
             record([p["dest"] for p in wanted if p["text"] is not None])
             for p in wanted:
                 put(p)
+    except OSError as error:  # a full disk, a read-only file system, a file where a directory was expected
+        module.fail_json(msg=f"{p['dest']} cannot be written: {error}")
     finally:
         # also when a later file was refused: services read whatever lies in their directories
         for p in wanted:

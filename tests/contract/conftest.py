@@ -20,7 +20,7 @@ PLAYBOOK = """
 
 @pytest.fixture
 def here(tmp_path):
-    """An inventory of this machine, and content whose playbook `wait` only waits."""
+    """(content, inventory): content whose playbook `deploy` only waits, and this machine as its only host."""
     content = tmp_path / "content"
     content.mkdir()
     for name in ("roles", "plugins", "ansible.cfg"):

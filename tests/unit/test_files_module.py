@@ -1,6 +1,7 @@
 """casemate_files: what is on the host afterwards, and what it says of it."""
 
 import base64
+import errno
 import grp
 import json
 import os
@@ -165,6 +166,28 @@ def test_a_directory_in_the_place_of_a_file_is_named(files, tmp_path):
     answer = files(({"dest": tmp_path / "x"}, "new\n"))
     assert answer["failed"] is True
     assert str(tmp_path / "x") in answer["msg"] and "directory" in answer["msg"]
+
+
+def test_what_the_system_refuses_is_told_with_the_files_name(files, tmp_path):
+    (tmp_path / "file").write_text("")
+    answer = files(({"dest": tmp_path / "file/x"}, "new\n"))
+    assert answer["failed"] is True
+    assert answer["msg"].startswith(f"{tmp_path}/file/x cannot be written: ")
+    assert answer["msg"].endswith(f"File exists: '{tmp_path}/file'")
+
+
+def test_a_full_disk_leaves_the_old_text_and_no_staged_one(files, tmp_path, monkeypatch):
+    dest = tmp_path / "x"
+    dest.write_text("old\n")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    answer = files(({"dest": dest}, "new\n"))
+    assert answer["msg"] == f"{dest} cannot be written: [Errno {errno.ENOSPC}] No space left on device"
+    assert dest.read_text() == "old\n"
+    assert listing(tmp_path) == ["x"]
 
 
 def test_a_hidden_files_text_is_in_no_part_of_the_answer(files, tmp_path):
