@@ -49,6 +49,7 @@ class Engine:
         box = SimpleNamespace(
             id=f"box{len(self.boxes)}", state=READY, created_at=len(self.boxes), handler=runtime_handler,
             labels=config["labels"], annotations=config["annotations"], metadata=SimpleNamespace(**config["metadata"]),
+            cgroup_parent=config["linux"]["cgroup_parent"],
         )  # fmt: skip
         self.boxes.append(box)
         return SimpleNamespace(pod_sandbox_id=box.id)
@@ -160,6 +161,13 @@ def test_the_runtime_class_is_the_handler_and_none_is_the_engines_default():
     engine = Engine()
     started(engine, pod())
     assert engine.boxes[0].handler == ""
+
+
+@pytest.mark.parametrize(("driver", "parent"), [("systemd", "casemate.slice"), ("cgroupfs", "")])
+def test_pods_are_in_a_slice_where_systemd_makes_control_groups(driver, parent):
+    engine = Engine()
+    runner.Runner(pod(), engine, Settings(cgroup_driver=driver)).step()
+    assert engine.boxes[0].cgroup_parent == parent
 
 
 def test_a_crashing_container_is_started_at_once_and_then_after_a_back_off():

@@ -75,15 +75,29 @@ def _make(configured: Settings, parts: list[str], refresh: bool, report: Report)
         return
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         probing = pool.submit(accelerator.probe, configured, guest_image, report)
-        if "template" in parts:
-            try:
-                probing.result(timeout=KVM_ANSWERS_WITHIN_S)
-            except concurrent.futures.TimeoutError:
-                _templates(configured, guest_image, "tcg", report)
+        failure = _begin_with_tcg(configured, guest_image, probing, report) if "template" in parts else None
         chosen = probing.result()
     if "template" in parts:
+        if failure and chosen == "tcg":
+            raise failure
         keep = _templates(configured, guest_image, chosen, report)
         template.prune(keep)
+
+
+def _begin_with_tcg(
+    configured: Settings, guest_image: Image, probing: concurrent.futures.Future, report: Report
+) -> Exception | None:
+    """Make tcg's templates while the probe takes its time; return what failed, which matters only if tcg it is."""
+    if os.cpu_count() == 1:
+        return None  # one processor has nothing to spare for a guess
+    try:
+        probing.result(timeout=KVM_ANSWERS_WITHIN_S)
+    except concurrent.futures.TimeoutError:
+        try:
+            _templates(configured, guest_image, "tcg", report)
+        except (RuntimeFailure, OSError) as error:
+            return error
+    return None
 
 
 def _templates(configured: Settings, guest_image: Image, chosen: str, report: Report) -> set[str]:

@@ -108,7 +108,7 @@ class Runner:
             mine = self._create_sandbox()
         elif self._surroundings is None:
             log.info("adopting the running sandbox %s", mine.id[:12])
-            self._settle_in(mine.id, sandbox_config(self.pod, mine.metadata.attempt, _resolv_conf()))
+            self._settle_in(mine.id, self._sandbox_config(mine.metadata.attempt))
         return mine
 
     def _create_sandbox(self):
@@ -122,11 +122,14 @@ class Runner:
         handler = self.pod.spec.get("runtimeClassName") or ""
         if self.pod.host_network and (handler or self.settings.default_handler) == "microvm":
             raise PodConfigError("spec.hostNetwork: a microVM has its own network; set runtimeClassName: runc")
-        config = sandbox_config(self.pod, attempt, _resolv_conf())
+        config = self._sandbox_config(attempt)
         answer = self.cri.call("RunPodSandbox", _START_SECONDS, config=config, runtime_handler=handler)
         log.info("sandbox %s started", answer.pod_sandbox_id[:12])
         self._settle_in(answer.pod_sandbox_id, config)
         return self.cri.call("PodSandboxStatus", pod_sandbox_id=answer.pod_sandbox_id).status
+
+    def _sandbox_config(self, attempt: int) -> dict[str, Any]:
+        return sandbox_config(self.pod, attempt, _resolv_conf(), self.settings.cgroup_parent)
 
     def _settle_in(self, sandbox_id: str, config: dict[str, Any]) -> None:
         """Work out all that containers of this sandbox, which was made with `config`, need."""

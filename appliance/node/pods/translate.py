@@ -52,8 +52,11 @@ def log_directory(pod: Pod, root: Path = LOG_ROOT) -> Path:
     return root / f"{pod.namespace}_{pod.name}_{pod.uid}"
 
 
-def sandbox_config(pod: Pod, attempt: int, resolv_conf: str) -> dict[str, Any]:
-    """The PodSandboxConfig of a pod; `attempt` counts its sandboxes, `resolv_conf` is the host's file's content."""
+def sandbox_config(pod: Pod, attempt: int, resolv_conf: str, cgroup_parent: str = "") -> dict[str, Any]:
+    """The PodSandboxConfig of a pod.
+
+    `attempt` counts its sandboxes, `resolv_conf` is the host's file's content, `cgroup_parent` as in Settings.
+    """
     metadata = pod.manifest["metadata"]
     security = pod.spec.get("securityContext") or {}
     ports = [port for container in pod.containers for port in container.get("ports") or [] if port.get("hostPort")]
@@ -66,6 +69,7 @@ def sandbox_config(pod: Pod, attempt: int, resolv_conf: str) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "security_context": context,
         "sysctls": {entry["name"]: entry["value"] for entry in security.get("sysctls") or []},
+        "cgroup_parent": cgroup_parent,
     }
     if resources := pod_resources(pod):
         linux["resources"] = resources

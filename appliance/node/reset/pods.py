@@ -23,7 +23,7 @@ def reset(remover: Remover, options: dict) -> None:
     _sandboxes(remover)
     if not remover.check:
         run("systemctl", "reset-failed", "casemate-pod*", check=False)
-        run("systemctl", "stop", "system-casemate\\x2dpod.slice", check=False)
+        run("systemctl", "stop", "system-casemate\\x2dpod.slice", "casemate.slice", check=False)
         remove_if_empty(LOGS)
 
 
