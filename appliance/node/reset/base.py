@@ -18,6 +18,8 @@ def reset(remover: Remover, options: dict) -> None:
     for path in written:
         _file(remover, path)
     if not remover.check:
+        # from here on the files are the admin's: a run that is cut off below must not take them for ours
+        (records.STATE / "files").unlink(missing_ok=True)
         run("systemctl", "daemon-reload")
     packages.purge(remover)
     if not remover.check:
@@ -25,7 +27,7 @@ def reset(remover: Remover, options: dict) -> None:
         for path in written:
             for parent in path.parents:
                 remove_if_empty(parent)
-    for manifest in _foreign_manifests():
+    for manifest in _foreign_manifests(written):
         remover.do(f"{manifest} (not written by Casemate)", manifest.unlink)
     for path in (*records.PROGRAMS, records.CONFIG):
         remover.tree(path)
@@ -47,7 +49,6 @@ def _restore(original: Path, path: Path) -> None:
     shutil.copy2(original, new)
     os.chown(new, status.st_uid, status.st_gid)
     new.replace(path)
-    original.unlink()  # a second run must not take what an admin wrote since for ours
 
 
 def _follow(written: list[Path]) -> None:
@@ -58,9 +59,8 @@ def _follow(written: list[Path]) -> None:
             run("systemctl", "try-restart", f"{name}.service", check=False)
 
 
-def _foreign_manifests() -> list[Path]:
-    ours = set(records.files())
-    return [path for path in sorted((records.CONFIG / "pods").glob("*")) if path not in ours]
+def _foreign_manifests(written: list[Path]) -> list[Path]:
+    return [path for path in sorted((records.CONFIG / "pods").glob("*")) if path not in written]
 
 
 def _records(remover: Remover) -> None:
