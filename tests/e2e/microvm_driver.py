@@ -1,6 +1,6 @@
 """Runs on an appliance: drives its engine through CRI and prints one JSON object of what the microVMs did.
 
-tests/unit/test_microvm_on_host.py sends it to a lab host and asserts on the result.
+tests/e2e/test_microvm.py sends it to a lab host and asserts on the result.
 """
 
 import glob

@@ -1,25 +1,22 @@
-"""What the microVM runtime does on a real host: CASEMATE_TEST_HOST names a lab host that `deploy` has been run on."""
+"""What the microVM runtime does on a deployed lab host: driven through CRI, there, by microvm_driver.py."""
 
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from appliance.lab import manage
+
 pytestmark = pytest.mark.lab
 
-DRIVER = Path(__file__).with_name("microvm_on_host.py")
-HOST = os.environ.get("CASEMATE_TEST_HOST")
+DRIVER = Path(__file__).with_name("microvm_driver.py")
 
 
 @pytest.fixture(scope="module")
-def seen():
-    if not HOST:
-        pytest.skip("CASEMATE_TEST_HOST names no deployed lab host")
-    shell = [sys.executable, "-m", "appliance", "lab", "shell", HOST, "--"]
-    argv, program = [*shell, "python3", "-"], DRIVER.read_text()
+def seen(deployed_host):
+    argv, program = manage.shell(deployed_host.name, ["python3", "-"]), DRIVER.read_text()
     done = subprocess.run(argv, input=program, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
