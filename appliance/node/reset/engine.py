@@ -107,10 +107,12 @@ def _root() -> Path:
 
 
 def _images(remover: Remover) -> None:
-    """Remove the images that we made from an engine that stays."""
-    listed = run("ctr", "-n", "k8s.io", "images", "ls", "-q", check=False).split()
-    for reference in listed:
-        if reference.startswith("localhost/casemate/"):
+    """Remove the images that we made, by name and by the ids that CRI gave them, from an engine that stays."""
+    rows = [line.split() for line in run("ctr", "-n", "k8s.io", "images", "ls", check=False).splitlines()[1:]]
+    digests = {row[0]: row[2] for row in rows if len(row) > 2}
+    ours = {digest for reference, digest in digests.items() if reference.startswith("localhost/casemate/")}
+    for reference, digest in sorted(digests.items()):
+        if digest in ours and reference.startswith(("localhost/casemate/", "sha256:")):
             remover.do(f"image {reference}", lambda r=reference: run("ctr", "-n", "k8s.io", "images", "rm", r))
 
 
