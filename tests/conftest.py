@@ -40,14 +40,16 @@ def on_host(host: Host, *command: str, check: bool = True, stdin: str | None = N
 def new_host() -> Iterator:
     """A function that makes a lab host with a name that nobody else has; all of them go at the end of the session.
 
+    It takes a tag for the name, and the options of manage.up.
+
     CASEMATE_E2E_RELEASE chooses the hosts' release, CASEMATE_KEEP_HOSTS lets them stay.
     """
     made: list[str] = []
 
-    def make(tag: str) -> Host:
+    def make(tag: str, **options) -> Host:
         name = f"e2e{os.getpid()}{tag}"
         made.append(name)
-        return manage.up([name], release=os.environ.get("CASEMATE_E2E_RELEASE", "bookworm"))[0]
+        return manage.up([name], **{"release": os.environ.get("CASEMATE_E2E_RELEASE", "bookworm")} | options)[0]
 
     if os.geteuid() != 0:
         pytest.skip("lab hosts need root")
