@@ -11,7 +11,7 @@ from appliance.lab import manage
 
 pytestmark = pytest.mark.lab
 # pytest and what it needs, all plain Python: the host has none, and is not to get packages for a test
-PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
+PYTEST = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "py")
 
 
 def test_our_cri_client_and_containerd_mean_the_same(deployed_host):
@@ -19,7 +19,11 @@ def test_our_cri_client_and_containerd_mean_the_same(deployed_host):
     kit.mkdir()
     try:
         for package in PYTEST:
-            shutil.copytree(Path(importlib.util.find_spec(package).origin).parent, kit / package)
+            source = Path(importlib.util.find_spec(package).origin)
+            if source.name == "__init__.py":
+                shutil.copytree(source.parent, kit / package)
+            else:
+                shutil.copy(source, kit)
         shutil.copy(Path(__file__).with_name("cri_contract.py"), kit)
         script = (
             "cd /opt/contract && PYTHONPATH=/opt/contract:/usr/lib/casemate/current "
