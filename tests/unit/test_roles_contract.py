@@ -15,7 +15,7 @@ OURS = {path.stem for kind in ("action", "modules") for path in (HERE / "plugins
 NOT_FACTS = {"facts", "check_mode", "remote_tmp", "play_hosts", "search_path", "version", "managed", "connection"}
 KEYWORDS = {"name", "when", "vars", "register", "notify", "loop", "loop_control", "changed_when", "failed_when",
             "check_mode", "environment", "no_log", "until", "retries", "delay", "block", "rescue", "always", "become",
-            "tags", "args", "listen", "run_once", "delegate_to", "ignore_errors", "diff"}  # fmt: skip
+            "tags", "args", "listen", "run_once", "delegate_to", "ignore_errors", "diff", "timeout"}  # fmt: skip
 
 
 def read(role: str, path: str):
