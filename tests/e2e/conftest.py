@@ -76,7 +76,7 @@ def deployment(bare) -> Deployment:
     return Deployment(bare.host, killed, done.returncode, events(done.stdout), done.stderr)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def deployed_host(deployment) -> Host:
     """The shared lab host, deployed from inventories/lab."""
     assert deployment.code == 0, [e for e in deployment.events if e["event"] == "failure"] or deployment.said

@@ -311,3 +311,21 @@ def test_a_check_that_breaks_is_a_finding_and_hides_no_other(host, monkeypatch):
     [one] = found(host, "hostname")
     assert one["severity"] == "warning" and "ZeroDivisionError" in one["evidence"]
     assert errors(host) == ["memory"]
+
+
+def test_a_name_that_is_not_resolved_for_a_moment_is_asked_for_again(monkeypatch):
+    import socket
+
+    from appliance.node.health.host import Host as RealHost
+
+    calls = []
+
+    def create_connection(address, timeout):
+        calls.append(address)
+        if len(calls) == 1:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return socket.socket()
+
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    assert RealHost().connect("mirror.example", 80, timeout=4) is None
+    assert len(calls) == 2

@@ -73,12 +73,16 @@ class Host:
         """
         answer: list[str | None] = []
 
-        def attempt() -> None:
+        def attempt(again: bool = True) -> None:
             try:
                 socket.create_connection((address, port), timeout=timeout).close()
                 answer.append(None)
             except socket.gaierror as error:
-                answer.append(f"cannot resolve {address}: {error.strerror}")
+                if error.errno == socket.EAI_AGAIN and again:  # the resolver itself says: temporary
+                    time.sleep(0.5)
+                    attempt(again=False)
+                else:
+                    answer.append(f"cannot resolve {address}: {error.strerror}")
             except OSError as error:
                 answer.append(f"cannot connect to {address}:{port}: {error.strerror or error}")
 
