@@ -133,6 +133,7 @@ def test_a_stand_in_carries_nothing_of_the_workload():
     assert stand_in["process"]["capabilities"] == {}
     assert stand_in["process"]["oomScoreAdj"] == 1000
     assert "memory" not in stand_in["linux"]["resources"]
+    assert stand_in["linux"]["resources"]["cpu"] == make_jail(vcpus=1)["linux"]["resources"]["cpu"]
     assert stand_in["linux"]["cgroupsPath"] == "/k8s/C"
 
 

@@ -37,7 +37,13 @@ def test_the_pods_size_is_the_sum_of_its_containers():
 
 def test_a_pod_with_one_unlimited_container_is_unlimited():
     two = [{"name": "a", "image": "i", "resources": {"limits": {"memory": "100Mi"}}}, {"name": "b", "image": "i"}]
-    assert translate.pod_resources(pod({"containers": two})) == {}
+    resources = translate.pod_resources(pod({"containers": two}))
+    assert not {"cpu_quota", "memory_limit_in_bytes"} & resources.keys()
+
+
+def test_a_container_that_asks_for_no_processor_weighs_as_one_that_asks_for_one():
+    asked = {"requests": {"cpu": 1}}
+    assert translate.container_resources({}) == translate.container_resources({"resources": asked})
 
 
 def test_variables_are_expanded_in_order_and_unknown_ones_stay():

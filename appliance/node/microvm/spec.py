@@ -122,8 +122,8 @@ def stand_in(spec: dict, *, root: str, state: str, uid: int, gid: int, argv: lis
     new = _bare(spec, root, argv, uid, gid, [])
     new["mounts"].append(_mount(f"{state}/ctl", CTL, [*READ_ONLY_BIND, "noexec"]))
     new["process"] |= stand_in_process(spec["process"], argv, uid, gid)
-    # The workload's limits are set in the guest; a stand-in must not be killed by them.
-    new["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}]}
+    # The workload's limits are set in the guest; a stand-in must not be killed by them, nor outweigh the jail.
+    new["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}], "cpu": {"shares": 1024}}
     return new
 
 

@@ -134,16 +134,19 @@ def container_config(
 
 
 def container_resources(container: dict[str, Any]) -> dict[str, int]:
-    """LinuxContainerResources of a container; what it does not limit is absent."""
+    """LinuxContainerResources of a container; what it does not limit is absent.
+
+    A container that asks for no processor weighs as much as one that asks for a whole one.
+    """
     resources = container.get("resources") or {}
     limits = resources.get("limits") or {}
     requests = {**limits, **(resources.get("requests") or {})}
-    result: dict[str, int] = {}
+    cpu = requests.get("cpu")
+    # Always said: cgroup v2's default weight is 100, and runc makes 39 of a processor's 1024 shares.
+    result = {"cpu_shares": 1024 if cpu is None else max(2, int(parse_quantity(cpu) * 1024))}
     if limits.get("cpu") is not None:
         result["cpu_period"] = _CFS_PERIOD_US
         result["cpu_quota"] = max(1000, int(parse_quantity(limits["cpu"]) * _CFS_PERIOD_US))  # the kernel's minimum
-    if requests.get("cpu") is not None:
-        result["cpu_shares"] = max(2, int(parse_quantity(requests["cpu"]) * 1024))
     if limits.get("memory") is not None:
         result["memory_limit_in_bytes"] = int(parse_quantity(limits["memory"]))
     return result
