@@ -9,7 +9,7 @@ Each has `event` and `time` (seconds since the start):
     notice       host, phase, msg
     failure      host, phase, task, msg, place
     unreachable  host, msg
-    summary      hosts: [{name, changed, failed, state}]; always the last
+    summary      hosts: [{name, changed, failed, state}], log (Ansible's own output); always the last
 
 `changed` and `failed` count tasks; `state` is ok, changed, failed, unreachable or not reached.
 """
@@ -51,9 +51,10 @@ class Outcome:
     finished: bool = False
     interrupted: bool = False
     reports: dict[str, dict[str, str]] = field(default_factory=dict)
+    log: str = ""
 
     def summary(self) -> dict:
-        return {"event": "summary", "hosts": [h.as_dict() for h in self.hosts.values()]}
+        return {"event": "summary", "hosts": [h.as_dict() for h in self.hosts.values()], "log": self.log}
 
 
 class Translator:

@@ -110,7 +110,8 @@ class People:
             style = STATE_STYLES[host["state"]]
             changes = f"{host['changed']} {'to change' if self._dry else 'changed'}"
             self._print(f"[{style}]{host['state']:<12}[/] {escape(host['name']):<20} {changes}")
-        self._print(f"[dim]took {_clock(event['time'])}[/]")
+        log = f"; log: {escape(event.get('log', ''))}" if self._failures else ""
+        self._print(f"[dim]took {_clock(event['time'])}{log}[/]")
 
     def _running(self) -> Group:
         elapsed = _clock(time.monotonic() - self._began)

@@ -1,7 +1,6 @@
 """Driving ansible-core: one subprocess a run, our events from its callback, its own output in a log file."""
 
 import contextlib
-import getpass
 import json
 import os
 import signal
@@ -21,7 +20,7 @@ from appliance.errors import (
 )
 from appliance.events import Outcome, Translator
 from appliance.inventory import Inventory
-from appliance.processes import die_with_parent
+from appliance.processes import describe, die_with_parent
 
 KEPT_LOGS = 20
 # of the user's own Ansible settings, those that say how to reach and unlock hosts; any other could change what we do
@@ -79,6 +78,7 @@ def run_playbook(
         raise CasemateError(
             f"ansible-core ended with {process.returncode} before it reached a host:\n{_tail(log)}", place=str(log)
         )
+    outcome.log = str(log)
     on_event(translator.summary())
     if outcome.interrupted:
         raise KeyboardInterrupt
@@ -93,12 +93,6 @@ def exit_code(outcome: Outcome) -> int:
     if "failed" in states or not outcome.finished or "not reached" in states - {"unreachable"}:
         return EXIT_FAILED
     return EXIT_UNREACHABLE if "unreachable" in states else EXIT_OK
-
-
-def last_log(verb: str) -> Path | None:
-    """The newest log of a verb."""
-    logs = sorted(_log_dir().glob(f"{verb}-*.log"))
-    return logs[-1] if logs else None
 
 
 def _follow(descriptor: int, translator: Translator, on_event: Callable[[dict], None]) -> None:
@@ -116,27 +110,10 @@ def _environment(verb: str, event_fd: int) -> dict[str, str]:
     own["ANSIBLE_NOCOLOR"] = "1"
     own["ANSIBLE_DEPRECATION_WARNINGS"] = "0"
     own["CASEMATE_EVENT_FD"] = str(event_fd)
-    own["CASEMATE_RUN"] = json.dumps(_describe_self(verb))
+    own["CASEMATE_RUN"] = json.dumps(describe(os.getpid(), verb))
     # the venv's own programs first: an isolated install is not on PATH
     own["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     return own
-
-
-def _describe_self(verb: str) -> dict:
-    """Who holds a host's lock; the shape is plugins/action/casemate_lock.py's."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    pid = os.getpid()
-    started = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]
-    return {
-        "run": f"{boot}-{pid}-{started}",
-        "verb": verb,
-        "user": os.environ.get("SUDO_USER") or getpass.getuser(),
-        "machine": os.uname().nodename,
-        "boot": boot,
-        "pid": pid,
-        "started": started,
-        "since": time.time(),
-    }
 
 
 def _log_dir() -> Path:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
-import socket
+import sys
 import time
+from pathlib import Path
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
+try:
+    from appliance.processes import describe, start_time
+except ImportError:  # plain ansible-playbook in a checkout, from an environment without Casemate
+    sys.path.append(str(Path(__file__).resolve().parents[2]))
+    from appliance.processes import describe, start_time
 
 EXPIRES = 1800  # seconds; an owner on another machine cannot be asked, so its lock ages
 
@@ -48,34 +54,6 @@ def owner() -> dict:
     return describe(pid, "ansible-playbook")
 
 
-def describe(pid: int, verb: str) -> dict:
-    """{"run", "verb", "user", "machine", "boot", "pid", "started", "since"} of the process `pid` here."""
-    return {
-        "run": f"{boot_id()}-{pid}-{start_time(pid)}",
-        "verb": verb,
-        "user": os.environ.get("SUDO_USER") or getpass.getuser(),
-        "machine": socket.gethostname(),
-        "boot": boot_id(),
-        "pid": pid,
-        "started": start_time(pid),
-        "since": time.time(),
-    }
-
-
 def dead(held: dict, mine: dict) -> bool:
     """Whether the owner is certainly gone: it ran on this machine and boot, and its process ended."""
     return held.get("boot") == mine["boot"] and start_time(held["pid"]) != held["started"]
-
-
-def boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id") as file:
-        return file.read().strip()
-
-
-def start_time(pid: int) -> str:
-    """The process' start in clock ticks since boot ("" when there is none): with it, a pid names one process."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
