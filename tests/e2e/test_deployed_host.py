@@ -1,5 +1,6 @@
 """A deployed host: nothing left to do, status and doctor tell the truth, and two runs do not meet."""
 
+import getpass
 import json
 import os
 import signal
@@ -94,7 +95,7 @@ def test_the_second_of_two_deploys_on_a_host_is_refused_and_names_the_first(depl
         assert first.returncode == 0
     assert second.returncode == 1
     (failure,) = [e for e in events(second.stdout) if e["event"] == "failure"]
-    user = os.environ.get("SUDO_USER") or os.environ.get("USER") or str(os.getuid())
+    user = os.environ.get("SUDO_USER") or getpass.getuser()
     for word in ("appliance deploy", f"pid {first.pid}", f"by {user}", f"on {os.uname().nodename}"):
         assert word in failure["msg"]
 
