@@ -27,7 +27,7 @@ class Settings:
     # Ports that pods take on the host.
     host_ports: list[int] = field(default_factory=list)
     offline: bool = False
-    network_timeout: float = 4.0
+    network_timeout: float = 12.0
     admin_time: float | None = None
     storage_device: str = ""
     storage_format: bool = False
