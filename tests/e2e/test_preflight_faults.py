@@ -25,7 +25,7 @@ sed 's/^VERSION_ID=.*/VERSION_ID="11"/' /etc/os-release > /run/os-release
 mount --bind /run/os-release "$(readlink -f /etc/os-release)"
 ip link set eth0 down
 """
-LISTING = "find / -xdev -not -path '/root/*' -not -path '/var/*' -printf '%p %s %T@\\n' | sort"
+LISTING = "find / -xdev -not -path '/root/*' -not -path '/var/*' -not -path /run -printf '%p %s %T@\\n' | sort"
 
 
 def appliance(*argv, **options):
