@@ -80,7 +80,10 @@ def _processes(name: str) -> set[str]:
         try:
             arguments = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
             groups = (process / "cgroup").read_text()
+            state = (process / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
+            continue
+        if state == "Z":  # it has ended; this machine's init reaps it in its own time
             continue
         if re.search(rf"casemate-lab-{name}\b", groups) or name in arguments:
             found.add(f"{process.name} {arguments}")
