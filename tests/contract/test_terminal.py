@@ -66,6 +66,7 @@ def test_the_running_task_is_shown_with_its_time_and_gone_at_the_end(terminal):
     process, read, screen = terminal(3)
     assert read(lambda s: re.search(rf"{re.escape(RUNNING)}  \d+\.\ds", text(s))), text(screen)
     read(never)
+    process.wait()  # close() would kill it where the machine is busy
     process.close()
     assert process.exitstatus == 0
     shown = text(screen)
@@ -80,6 +81,7 @@ def test_ctrl_c_ends_the_run_with_130_and_gives_the_cursor_back(terminal):
     assert read(lambda s: RUNNING in text(s)), text(screen)
     process.sendintr()
     read(never)
+    process.wait()  # close() would kill it where the machine is busy
     process.close()
     assert process.exitstatus == 130
     assert "interrupted" in text(screen)
