@@ -1,5 +1,6 @@
 """Fixtures that tests with lab hosts share, and what is shown of a lab host when such a test fails."""
 
+import json
 import os
 import subprocess
 import sys
@@ -34,6 +35,22 @@ def on_host(host: Host, *command: str, check: bool = True, stdin: str | None = N
     if check and done.returncode != 0:
         raise AssertionError(f"{host.name}: {' '.join(command)} ended {done.returncode}: {done.stderr}")
     return done.stdout
+
+
+INSIDE = ROOT / "tests/inside"
+
+
+def inside(host: Host, script: str, *arguments: str, timeout: float = 600) -> dict:
+    """Run a script of tests/inside in the lab host and return the JSON object that it prints."""
+    packed = subprocess.run(["tar", "-c", "--exclude=__pycache__", "-C", INSIDE, "."], capture_output=True, check=True)
+    run = (
+        "at=$(mktemp -d) && trap 'rm -r $at' EXIT && tar -x -C $at && "
+        'PYTHONPATH=/usr/lib/casemate/current python3 -B "$at/$0.py" "$@" </dev/null'
+    )
+    argv = manage.shell(host.name, ["sh", "-c", run, script, *arguments])
+    done = subprocess.run(argv, capture_output=True, input=packed.stdout, timeout=timeout, check=False)
+    assert done.returncode == 0, (done.stdout[-3000:] + done.stderr).decode()
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="session")

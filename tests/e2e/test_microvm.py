@@ -1,25 +1,17 @@
-"""What the microVM runtime does on a deployed lab host: driven through CRI, there, by microvm_driver.py."""
+"""What the microVM runtime does on a deployed lab host: driven through CRI there by tests/inside/lifecycle.py."""
 
-import json
 import os
-import subprocess
-from pathlib import Path
 
 import pytest
 
-from appliance.lab import manage
+from tests.conftest import inside
 
 pytestmark = pytest.mark.lab
-
-DRIVER = Path(__file__).with_name("microvm_driver.py")
 
 
 @pytest.fixture(scope="module")
 def seen(deployed_host):
-    argv, program = manage.shell(deployed_host.name, ["python3", "-"]), DRIVER.read_text()
-    done = subprocess.run(argv, input=program, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return inside(deployed_host, "lifecycle")
 
 
 def test_a_pods_guest_starts_from_the_template_and_tells_its_own_kernel(seen):

@@ -10,6 +10,7 @@ import uuid
 from pathlib import Path
 
 from . import accelerator, image, qemu, settings, template
+from . import jail as jails
 from . import spec as specs
 from .sandboxes import Sandbox
 from .settings import RuntimeFailure
@@ -40,11 +41,11 @@ class Plan:
 
     def orders(self, config: dict, interface: dict | None) -> dict:
         """Return what the supervisor needs to know, as JSON."""
-        inside = dataclasses.replace(self.image, directory=Path(specs.GUEST))
+        inside = dataclasses.replace(self.image, directory=Path(jails.GUEST))
         found = None
         if self.template:
-            memory = {"memory_file": f"{specs.TEMPLATE}/memory", "memory_read_only": self.template.read_only}
-            found = {"memory": memory, "devices": f"{specs.TEMPLATE}/devices"}
+            memory = {"memory_file": f"{jails.TEMPLATE}/memory", "memory_read_only": self.template.read_only}
+            found = {"memory": memory, "devices": f"{jails.TEMPLATE}/devices"}
         return {
             "machine": dataclasses.asdict(template.machine(inside, self.size, self.accelerator)),
             "template": found,
@@ -65,7 +66,7 @@ class Plan:
 
     def jail(self, config: dict, sandbox: Sandbox, argv: list[str]) -> dict:
         """Return the sandbox's spec as a jail."""
-        return specs.jail(
+        return jails.jail(
             config,
             root=str(sandbox.root),
             state=str(sandbox.directory),

@@ -119,6 +119,7 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
 
 
 def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) -> int:
+    from . import jail as jails
     from . import orders
     from . import spec as specs
 
@@ -128,7 +129,7 @@ def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) 
     guest_spec, volumes = specs.in_guest(config, call.id)
     rootfs = Path(config["root"]["path"])
     arguments = [call.id, *(["--terminal"] if config["process"].get("terminal") else [])]
-    stand_in = specs.stand_in(
+    stand_in = jails.stand_in(
         config, root=str(sandbox.root), state=str(sandbox.directory), uid=uid, gid=gid,
         argv=_argv("_stand-in", *arguments),
     )  # fmt: skip
@@ -197,8 +198,8 @@ def execute(call: Call) -> int:
     """Run a process in a container in the guest, and its stand-in beside the container's own."""
     import tempfile
 
+    from . import jail as jails
     from . import orders
-    from . import spec as specs
     from .settings import RuntimeFailure
 
     sandbox = _sandbox_of(call)
@@ -210,7 +211,7 @@ def execute(call: Call) -> int:
         process.pop(name, None)
     key = sandbox.call("exec", id=call.id, process=process)["key"]
     argv = _argv("_stand-in", key, *(["--terminal"] if process.get("terminal") else []))
-    stand_in = specs.stand_in_process(process, argv, *orders.identity())
+    stand_in = jails.stand_in_process(process, argv, *orders.identity())
     with tempfile.NamedTemporaryFile("w", prefix="process-", dir=sandbox.directory) as rewritten:
         json.dump(stand_in, rewritten)
         rewritten.flush()

@@ -1,0 +1,100 @@
+"""The OCI specs of what runs on the host for a pod: the jail with QEMU and the supervisor, and the stand-ins.
+
+Pure functions: they read no file and change nothing but what they return.
+"""
+
+from __future__ import annotations
+
+CTL, SHARE, VOLUMES, GUEST, TEMPLATE = (f"/run/pod/{name}" for name in ("ctl", "share", "volumes", "guest", "template"))
+
+# What QEMU's file server needs to act for the guest on files of any owner; nothing else of root is left to it.
+JAIL_CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP"]
+
+READ_ONLY_BIND = ["bind", "ro", "nosuid", "nodev"]
+
+
+def jail(
+    spec: dict, *, root: str, state: str, guest: str, template: str | None, template_writable: bool,
+    uid: int, gid: int, devices: list[dict], argv: list[str], vcpus: int,
+) -> dict:  # fmt: skip
+    """Return the sandbox's spec as a jail: QEMU and the supervisor, no root, the host's /usr read-only.
+
+    root, state, guest and template are directories of the host; devices are OCI devices (tun, and kvm where used).
+    """
+    new = _bare(spec, root, argv, uid, gid, JAIL_CAPABILITIES)
+    new["mounts"] += [
+        _mount(f"{state}/ctl", CTL, ["bind", "rw", "nosuid", "nodev", "noexec"]),
+        _mount(f"{state}/share", SHARE, ["rbind", "rslave", "rw", "nosuid", "nodev", "noexec"]),
+        _mount(f"{state}/volumes", VOLUMES, ["rbind", "rslave", "rw", "nosuid", "nodev", "noexec"]),
+        _mount(guest, GUEST, [*READ_ONLY_BIND, "noexec"]),
+    ]
+    if template:
+        access = ["bind", "rw", "nosuid", "nodev"] if template_writable else READ_ONLY_BIND
+        new["mounts"].append(_mount(template, TEMPLATE, [*access, "noexec"]))
+    linux = new["linux"]
+    linux["devices"] = devices
+    # The pod's own cgroup holds its containers' limits; here, a guest's processors weigh as much as so many programs.
+    linux["resources"] = {
+        "devices": [{"allow": False, "access": "rwm"}, *({
+            "allow": True, "type": "c", "major": d["major"], "minor": d["minor"], "access": "rw"} for d in devices)],
+        "cpu": {"shares": 1024 * vcpus},
+    }  # fmt: skip
+    # The engine protects its pause process from the out-of-memory killer; a whole guest must not be.
+    new["process"]["oomScoreAdj"] = 0
+    return new
+
+
+def stand_in(spec: dict, *, root: str, state: str, uid: int, gid: int, argv: list[str]) -> dict:
+    """Return a workload's spec as its stand-in: one process with the pod's socket and nothing else."""
+    new = _bare(spec, root, argv, uid, gid, [])
+    new["mounts"].append(_mount(f"{state}/ctl", CTL, [*READ_ONLY_BIND, "noexec"]))
+    new["process"] |= stand_in_process(spec["process"], argv, uid, gid)
+    # The workload's limits are set in the guest; a stand-in must not be killed by them, nor outweigh the jail.
+    new["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}], "cpu": {"shares": 1024}}
+    return new
+
+
+def stand_in_process(process: dict, argv: list[str], uid: int, gid: int) -> dict:
+    """Return the OCI process of a stand-in for `process`; it keeps the terminal, and nothing else of it."""
+    kept = {key: process[key] for key in ("terminal", "consoleSize", "oomScoreAdj") if key in process}
+    return kept | {
+        "args": argv,
+        "cwd": "/",
+        "env": ["PATH=/usr/sbin:/usr/bin"],
+        "user": {"uid": uid, "gid": gid},
+        "capabilities": {},
+        "noNewPrivileges": True,
+    }
+
+
+def _bare(spec: dict, root: str, argv: list[str], uid: int, gid: int, capabilities: list[str]) -> dict:
+    """Return `spec` with its identity, namespaces and cgroup, and nothing else of what it would run."""
+    kinds = ("bounding", "effective", "permitted", "inheritable", "ambient")
+    linux = {key: spec["linux"][key] for key in ("namespaces", "cgroupsPath") if key in spec["linux"]}
+    hidden = ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug"]
+    new = {
+        "ociVersion": spec["ociVersion"],
+        "annotations": spec.get("annotations", {}),
+        "process": stand_in_process({}, argv, uid, gid)
+        | {"capabilities": {name: capabilities for name in kinds if capabilities}},
+        "root": {"path": root, "readonly": True},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
+            {
+                "destination": "/dev/pts",  # for a stand-in with a terminal
+                "type": "devpts",
+                "source": "devpts",
+                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+            },
+            _mount("/usr", "/usr", READ_ONLY_BIND),
+        ],
+        "linux": linux | {"maskedPaths": hidden, "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq"]},
+    }
+    if "hostname" in spec:
+        new["hostname"] = spec["hostname"]
+    return new
+
+
+def _mount(source: str, destination: str, options: list[str]) -> dict:
+    return {"destination": destination, "type": "bind", "source": source, "options": options}

@@ -1,0 +1,139 @@
+"""Runs on an appliance: pods and containers made through CRI there, for the scripts beside this file."""
+
+import glob
+import json
+import os
+import subprocess
+import time
+import uuid
+from pathlib import Path
+
+from appliance.node.pods.cri import Cri, CriError
+
+IMAGE = {"image": "localhost/casemate/demo:1"}
+RUNTIME = "/usr/lib/casemate/bin/casemate-microvm"
+
+
+cri = Cri()
+
+
+class Pod:
+    def __init__(self, name="t", memory=0, cpus=0, handler="microvm", **linux):
+        self.name = f"{name}-{uuid.uuid4().hex[:6]}"
+        self.logs = f"/tmp/casemate-test/{self.name}"
+        os.makedirs(self.logs)
+        namespaces = {"network": 0, "pid": 1, "ipc": 0} | linux.pop("namespaces", {})
+        self.config = {
+            "metadata": {"name": self.name, "uid": uuid.uuid4().hex, "namespace": "test", "attempt": 0},
+            "hostname": self.name,
+            "log_directory": self.logs,
+            "dns_config": {"servers": ["192.0.2.53"]},
+            "labels": {"test": "microvm"},
+            "linux": {
+                "security_context": {"namespace_options": namespaces},
+                "resources": {"memory_limit_in_bytes": memory, "cpu_period": 100000, "cpu_quota": cpus * 100000},
+                **linux,
+            },
+        }
+        begin = time.monotonic()
+        self.id = cri.call("RunPodSandbox", 150, config=self.config, runtime_handler=handler).pod_sandbox_id
+        self.started_in = round(time.monotonic() - begin, 2)
+
+    def info(self):
+        return json.loads(subprocess.run([RUNTIME, "sandbox-info", self.id], capture_output=True, check=True).stdout)
+
+    def address(self):
+        return cri.call("PodSandboxStatus", pod_sandbox_id=self.id).status.network.ip
+
+    def container(self, *command, name="c", start=True, **fields):
+        config = {
+            "metadata": {"name": f"{name}-{uuid.uuid4().hex[:6]}", "attempt": 0},
+            "image": IMAGE,
+            "command": list(command),
+            "log_path": f"{name}.log",
+            "linux": {"security_context": {"namespace_options": {"pid": 1}}},
+        } | fields
+        identifier = cri.call(
+            "CreateContainer", pod_sandbox_id=self.id, config=config, sandbox_config=self.config
+        ).container_id
+        if start:
+            cri.call("StartContainer", 120, container_id=identifier)
+        return identifier
+
+    def log(self, name="c"):
+        """Return {"stdout": text, "stderr": text} of a container's CRI log."""
+        text = {"stdout": "", "stderr": ""}
+        for line in Path(self.logs, f"{name}.log").read_text().splitlines():
+            _, stream, tag, rest = line.split(" ", 3)
+            text[stream] += rest + ("\n" if tag == "F" else "")
+        return text
+
+    def remove(self):
+        cri.call("StopPodSandbox", 60, pod_sandbox_id=self.id)
+        cri.call("RemovePodSandbox", 60, pod_sandbox_id=self.id)
+
+
+def status(identifier):
+    return cri.call("ContainerStatus", container_id=identifier).status
+
+
+def wait(identifier, timeout=60):
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        found = status(identifier)
+        if found.state == 2:
+            return found.exit_code
+        time.sleep(0.05)
+    return None
+
+
+def execute(identifier, *command, timeout=30):
+    done = cri.call("ExecSync", timeout + 10, container_id=identifier, cmd=list(command), timeout=timeout)
+    return [done.exit_code, done.stdout.decode(), done.stderr.decode()]
+
+
+def refusal(action):
+    try:
+        action()
+    except CriError as error:
+        return str(error)
+    return None
+
+
+APPLETS = "mkdir touch head tail tr fold md5sum date wc id httpd"
+
+
+def sh(script):
+    """Return a command that runs `script`; the image links few of busybox's applets."""
+    functions = "".join(f'{applet}() {{ busybox {applet} "$@"; }}; ' for applet in APPLETS.split())
+    return ["/bin/busybox", "sh", "-c", functions + script]
+
+
+def as_user(user, group):
+    context = {"namespace_options": {"pid": 1}, "run_as_user": {"value": user}, "run_as_group": {"value": group}}
+    return {"security_context": context}
+
+
+def mounts_and_devices():
+    return {
+        "mounts": sum("/run/casemate/microvm" in line for line in Path("/proc/mounts").read_text().splitlines()),
+        "directories": sorted(os.listdir("/run/casemate/microvm")),
+        "containers": sorted(os.listdir("/run/casemate/microvm/.containers")),
+        "qemu": subprocess.run(["pgrep", "-c", "qemu-system"], capture_output=True, text=True).stdout.strip(),
+        "namespaces": len(glob.glob("/run/netns/*")),
+    }
+
+
+def cmdline(pid):
+    try:
+        return Path("/proc", pid, "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def sandbox_of(pid):
+    mounts = Path("/proc", pid, "mountinfo").read_text()
+    for directory in os.listdir("/run/casemate/microvm"):
+        if f"/{directory}/ctl " in mounts:
+            return directory
+    return None
