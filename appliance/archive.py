@@ -1,8 +1,10 @@
 """The node programs packed for travel: one deterministic zip that Python can run and a host can unpack."""
 
+import contextlib
 import hashlib
 import io
 import os
+import time
 import zipfile
 from pathlib import Path
 
@@ -22,10 +24,14 @@ sys.exit(main(sys.argv[1:]))
 '''
 
 
+KEPT_S = 7 * 24 * 3600
+
+
 def node_archive() -> dict:
     """Pack `appliance/node` beside this file. Returns {"path", "id", "sha256", "version"}.
 
-    The file is kept in the user's cache under its digest; packing takes a few milliseconds.
+    The file is kept in the user's cache under its digest, and goes when it was not used for a week; packing takes a
+    few milliseconds.
     """
     package = Path(__file__).resolve().parent
     sources = [package / "__init__.py", *sorted(f for f in (package / "node").rglob("*") if _travels(f))]
@@ -39,11 +45,16 @@ def node_archive() -> dict:
     digest = hashlib.sha256(data).hexdigest()
     directory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "casemate"
     path = directory / f"casemate-node-{digest[:12]}.pyz"
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(path)
     if not path.exists():
         directory.mkdir(parents=True, exist_ok=True)
         new = path.with_suffix(f".{os.getpid()}")
         new.write_bytes(data)
         new.replace(path)
+        for old in directory.glob("casemate-node-*"):
+            if old.stat().st_mtime < time.time() - KEPT_S:
+                old.unlink(missing_ok=True)
     return {"path": str(path), "id": digest[:12], "sha256": digest, "version": __version__}
 
 

@@ -74,9 +74,9 @@ def plug(host: state.Host) -> None:
     if not (NETNS_DIR / host.netns).exists():
         _run("ip", "netns", "add", host.netns)
     if not _link_exists(host.interface):
-        mtu = str(_outer_mtu())
-        peer = ["peer", "name", "eth0", "mtu", mtu, "netns", host.netns]
-        _run("ip", "link", "add", host.interface, "mtu", mtu, "type", "veth", *peer)
+        outer = str(_outer_mtu())
+        peer = ["peer", "name", "eth0", "mtu", outer, "netns", host.netns]
+        _run("ip", "link", "add", host.interface, "mtu", outer, "type", "veth", *peer)
     _run("ip", "link", "set", host.interface, "master", BRIDGE, "up")
     inside = ["ip", "-n", host.netns]
     _run(*inside, "link", "set", "lo", "up")
@@ -100,12 +100,15 @@ def tap(host: state.Host) -> str:
     return host.interface
 
 
+def mtu(interface: str) -> int:
+    """Asked of the kernel, as in `_link_exists`."""
+    return json.loads(_run("ip", "-json", "link", "show", "dev", interface))[0]["mtu"]
+
+
 def _outer_mtu() -> int:
     """The MTU towards the outside: a larger one inside loses packets where the path drops ICMP."""
     routes = json.loads(_run("ip", "-json", "route", "show", "default") or "[]")
-    if not routes:
-        return 1500
-    return json.loads(_run("ip", "-json", "link", "show", "dev", routes[0]["dev"]))[0]["mtu"]
+    return mtu(routes[0]["dev"]) if routes else 1500
 
 
 def _link_exists(name: str) -> bool:

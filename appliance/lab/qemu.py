@@ -193,7 +193,7 @@ def _own_files(host: Host) -> dict[str, tuple[str, int]]:
         "/etc/hosts": (f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n{host.ip} {host.name}\n", 0o644),
         "/etc/resolv.conf": (Path("/etc/resolv.conf").read_text(), 0o644),
         "/etc/systemd/network/10-lab.network": (
-            f"[Match]\nType=ether\nName=eth0\n\n[Link]\nMTUBytes={_mtu(host)}\n\n"
+            f"[Match]\nType=ether\nName=eth0\n\n[Link]\nMTUBytes={network.mtu(host.interface)}\n\n"
             f"[Network]\nAddress={host.ip}/24\nGateway={GATEWAY}\n",
             0o644,
         ),
@@ -201,11 +201,6 @@ def _own_files(host: Host) -> dict[str, tuple[str, int]]:
         "/etc/ssh/ssh_host_ed25519_key": ((host.dir / "host_key").read_text(), 0o600),
         "/etc/ssh/ssh_host_ed25519_key.pub": ((host.dir / "host_key.pub").read_text(), 0o644),
     }
-
-
-def _mtu(host: Host) -> int:
-    """That of the machine's end of the cable: a larger one inside loses packets."""
-    return int(Path("/sys/class/net", host.interface, "mtu").read_text())
 
 
 def _key(host: Host) -> Path:

@@ -68,6 +68,18 @@ def test_another_source_or_mode_is_another_id(package):
     assert len(ids) == 3
 
 
+def test_what_nobody_used_for_a_week_goes_and_the_one_in_use_stays(package):
+    old = Path(archive.node_archive()["path"])
+    other = old.with_name("casemate-node-000000000000.pyz")
+    other.touch()
+    for file in (old, other):
+        os.utime(file, (0, 0))
+    assert Path(archive.node_archive()["path"]).exists()
+    (package / "node/entry.py").write_text("changed = True\n")
+    archive.node_archive()
+    assert old.exists() and not other.exists()
+
+
 def test_compiled_files_do_not_travel(package):
     (package / "node/__pycache__").mkdir()
     (package / "node/__pycache__/entry.cpython-311.pyc").write_bytes(b"x")

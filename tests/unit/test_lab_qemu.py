@@ -99,18 +99,19 @@ def test_files_are_written_into_an_image_that_is_not_mounted(tmp_path, monkeypat
 @pytest.mark.lab
 @pytest.mark.full
 def test_qemu_host_boots_its_own_kernel_and_leaves_nothing():
-    def traces() -> str:
+    def traces(name: str) -> list[str]:
         links = subprocess.run(["ip", "-br", "link"], capture_output=True, text=True, check=True).stdout
-        processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-        return "\n".join(line for line in (links + processes).splitlines() if "qtest" in line or "cmlab-" in line)
+        return [line for line in links.splitlines() if name in line.split()]
 
-    before = traces()
     try:
-        manage.up(["qtest"], kind="qemu", disk_mib=64)
+        host = manage.up(["qtest"], kind="qemu", disk_mib=64)[0]
+        assert traces(host.interface), "a probe that finds nothing finds nothing left, too"
         kernel = subprocess.run(manage.shell("qtest", ["uname", "-r"]), capture_output=True, text=True, check=True)
         assert kernel.stdout.strip() != Path("/proc/sys/kernel/osrelease").read_text().strip()
         failed = subprocess.run(manage.shell("qtest", ["sh", "-c", "exit 7"]), check=False)
         assert failed.returncode == 7
     finally:
         manage.down(["qtest"])
-    assert traces() == before
+    assert traces(host.interface) == []
+    left = subprocess.run(["pgrep", "-f", str(host.dir)], capture_output=True, text=True, check=False).stdout
+    assert left == ""
