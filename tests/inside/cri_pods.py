@@ -100,7 +100,7 @@ def refusal(action):
     return None
 
 
-APPLETS = "mkdir touch head tail tr fold md5sum date wc id httpd"
+APPLETS = "mkdir touch head tail tr fold md5sum date wc id httpd grep"
 
 
 def sh(script):

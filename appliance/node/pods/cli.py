@@ -8,17 +8,18 @@ import sys
 import threading
 from pathlib import Path
 
-from . import listing, settings, sync, teardown, units
+from . import listing, live, settings, sync, teardown, units
 from .cri import Cri
 from .cri_model import CriError
 from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load, load_directory
 from .runner import Runner
+from .spdy import StreamingError
 
 INVALID = 2  # the exit code for a manifest that cannot be run; the unit does not restart the runner then
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code: 0 done, 1 failed, 2 bad usage or bad manifest."""
+    """Run one command; the exit code: 0 done, 1 failed, 2 bad usage or bad manifest; of exec, the program's own."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -26,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ManifestError as error:
         print(error, file=sys.stderr)
         return INVALID
-    except (CriError, units.UnitError, PermissionError) as error:
+    except (CriError, StreamingError, live.NoSuchPod, units.UnitError, PermissionError) as error:
         print(f"casemate-pod: {error}", file=sys.stderr)
         return 1
 
@@ -57,9 +58,26 @@ def _parser() -> argparse.ArgumentParser:
     remove.add_argument("name")
     remove.set_defaults(function=_remove)
 
+    exec_ = commands.add_parser("exec", help="run a program in a container; its exit code is passed on")
+    _target(exec_)
+    exec_.add_argument("-i", "--stdin", action="store_true", help="pass on this command's input")
+    exec_.add_argument("-t", "--tty", action="store_true", help="give the program a terminal")
+    exec_.add_argument("command", nargs="+", metavar="COMMAND", help="after --")
+    exec_.set_defaults(function=_exec)
+
+    attach = commands.add_parser("attach", help="join the main program of a container")
+    _target(attach)
+    attach.add_argument("-i", "--stdin", action="store_true", help="pass on this command's input")
+    attach.set_defaults(function=_attach)
+
     shutdown = commands.add_parser("shutdown", help="stop all pods if the host is going down; for its own unit only")
     shutdown.set_defaults(function=_shutdown)
     return parser
+
+
+def _target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--container", metavar="NAME", help="default: the first that the pod declares")
+    parser.add_argument("pod", metavar="POD", help="NAME or NAMESPACE/NAME")
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -142,6 +160,16 @@ def _remove(options: argparse.Namespace) -> int:
             Path(pods[options.name].source).unlink(missing_ok=True)
         sync.remove(options.name, settings.load())
     return 0
+
+
+def _exec(options: argparse.Namespace) -> int:
+    cri = Cri(settings.load().socket)
+    return live.execute(cri, options.pod, options.container, options.command, stdin=options.stdin, terminal=options.tty)
+
+
+def _attach(options: argparse.Namespace) -> int:
+    cri = Cri(settings.load().socket)
+    return live.attach(cri, options.pod, options.container, stdin=options.stdin)
 
 
 def _shutdown(_options: argparse.Namespace) -> int:
