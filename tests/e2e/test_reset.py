@@ -54,7 +54,7 @@ def test_reset_succeeds_and_tells_what_it_removed(after):
     done, _, _, _ = after
     assert done.returncode == 0, [e for e in events(done.stdout) if e["event"] == "failure"]
     told = [what for e in events(done.stdout) if e["event"] == "change" for what in e["removed"]]
-    for expected in ("pod demo", "interface casemate0", "user casemate-microvm", "/usr/lib/casemate/"):
+    for expected in ("pod demo", "interface casemate0", "/usr/lib/casemate/"):
         assert expected in told
 
 

@@ -1,6 +1,6 @@
 """casemate-microvm: runc's command line for the engine, and a few verbs for whoever looks after the host.
 
-casemate-microvm prepare [--check] [--refresh]   user, image, probe and template, as far as they are not current
+casemate-microvm prepare [--check] [--refresh]   image, probe and template, as far as they are not current
 casemate-microvm image [--refresh]               make the guest image
 casemate-microvm probe                           find out which accelerator works
 casemate-microvm template                        make the templates
@@ -58,7 +58,7 @@ def _admin(verb: str, arguments: list[str]) -> int:
             result = prepare.status()
         else:
             result = prepare.prepare(
-                [verb] if verb != "prepare" else ["user", "image", "probe", "template"],
+                [verb] if verb != "prepare" else ["image", "probe", "template"],
                 check="--check" in arguments,
                 refresh="--refresh" in arguments,
                 report=lambda text: print(text, file=sys.stderr, flush=True),

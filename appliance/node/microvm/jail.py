@@ -5,23 +5,37 @@ Pure functions: they read no file and change nothing but what they return.
 
 from __future__ import annotations
 
+from . import qemu, seccomp
+from .settings import MIB
+
 CTL, SHARE, VOLUMES, GUEST, TEMPLATE = (f"/run/pod/{name}" for name in ("ctl", "share", "volumes", "guest", "template"))
 
-# What QEMU's file server needs to act for the guest on files of any owner; nothing else of root is left to it.
+# What QEMU's file server needs to act for the guest on files of any owner; nothing else of root is left to it. The
+# supervisor, which starts QEMU with them, gives them up once it has.
 JAIL_CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_SETFCAP"]
+
+OVERHEAD_MIB = {"kvm": 192, "tcg": 192 + qemu.TRANSLATION_MIB}
+"""Most memory that QEMU and the supervisor may take besides the guest's own."""
+JAIL_PROCESSES, STAND_IN_PROCESSES = 160, 512
+"""Most threads of a jail besides one a virtual processor (QEMU's pool has up to 64), and of a container's stand-ins."""
+STAND_IN_MEMORY_MIB = 512
+"""Most memory of a container's stand-ins, one for the container and one an exec, some 6 MiB each."""
+OPEN_FILES = 16384
+TERMINALS = 128
+"""Most terminals of one container, so that nobody takes all that the host's kernel has."""
 
 READ_ONLY_BIND = ["bind", "ro", "nosuid", "nodev"]
 
 
 def jail(
     spec: dict, *, root: str, state: str, guest: str, template: str | None, template_writable: bool,
-    uid: int, gid: int, devices: list[dict], argv: list[str], vcpus: int,
+    uid: int, devices: list[dict], argv: list[str], machine: qemu.Machine,
 ) -> dict:  # fmt: skip
     """Return the sandbox's spec as a jail: QEMU and the supervisor, no root, the host's /usr read-only.
 
     root, state, guest and template are directories of the host; devices are OCI devices (tun, and kvm where used).
     """
-    new = _bare(spec, root, argv, uid, gid, JAIL_CAPABILITIES)
+    new = _bare(spec, root, argv, uid, JAIL_CAPABILITIES)
     new["mounts"] += [
         _mount(f"{state}/ctl", CTL, ["bind", "rw", "nosuid", "nodev", "noexec"]),
         _mount(f"{state}/share", SHARE, ["rbind", "rslave", "rw", "nosuid", "nodev", "noexec"]),
@@ -37,37 +51,57 @@ def jail(
     linux["resources"] = {
         "devices": [{"allow": False, "access": "rwm"}, *({
             "allow": True, "type": "c", "major": d["major"], "minor": d["minor"], "access": "rw"} for d in devices)],
-        "cpu": {"shares": 1024 * vcpus},
+        "cpu": {"shares": 1024 * machine.vcpus},
+        # Whoever owns QEMU gets no more of the host than the pod was given.
+        "memory": {"limit": (machine.memory_mib + OVERHEAD_MIB[machine.accelerator]) * MIB},
+        "pids": {"limit": JAIL_PROCESSES + machine.vcpus},
     }  # fmt: skip
     # The engine protects its pause process from the out-of-memory killer; a whole guest must not be.
     new["process"]["oomScoreAdj"] = 0
     return new
 
 
-def stand_in(spec: dict, *, root: str, state: str, uid: int, gid: int, argv: list[str]) -> dict:
+def stand_in(spec: dict, *, root: str, state: str, uid: int, argv: list[str]) -> dict:
     """Return a workload's spec as its stand-in: one process with the pod's socket and nothing else."""
-    new = _bare(spec, root, argv, uid, gid, [])
-    new["mounts"].append(_mount(f"{state}/ctl", CTL, [*READ_ONLY_BIND, "noexec"]))
-    new["process"] |= stand_in_process(spec["process"], argv, uid, gid)
+    new = _bare(spec, root, argv, uid, [])
+    new["mounts"] += [
+        _mount(f"{state}/ctl", CTL, [*READ_ONLY_BIND, "noexec"]),
+        {
+            "destination": "/dev/pts",
+            "type": "devpts",
+            "source": "devpts",
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", f"max={TERMINALS}"],
+        },
+    ]
+    new["process"] |= stand_in_process(spec["process"], argv, uid)
     # The workload's limits are set in the guest; a stand-in must not be killed by them, nor outweigh the jail.
-    new["linux"]["resources"] = {"devices": [{"allow": False, "access": "rwm"}], "cpu": {"shares": 1024}}
+    new["linux"]["resources"] = {
+        "devices": [{"allow": False, "access": "rwm"}],
+        "cpu": {"shares": 1024},
+        "memory": {"limit": STAND_IN_MEMORY_MIB * MIB},
+        "pids": {"limit": STAND_IN_PROCESSES},
+    }
     return new
 
 
-def stand_in_process(process: dict, argv: list[str], uid: int, gid: int) -> dict:
+def stand_in_process(process: dict, argv: list[str], uid: int) -> dict:
     """Return the OCI process of a stand-in for `process`; it keeps the terminal, and nothing else of it."""
     kept = {key: process[key] for key in ("terminal", "consoleSize", "oomScoreAdj") if key in process}
     return kept | {
         "args": argv,
         "cwd": "/",
         "env": ["PATH=/usr/sbin:/usr/bin"],
-        "user": {"uid": uid, "gid": gid},
+        "user": {"uid": uid, "gid": uid},
         "capabilities": {},
         "noNewPrivileges": True,
+        "rlimits": [
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},  # a guest's memory holds the pod's secrets
+            {"type": "RLIMIT_NOFILE", "soft": OPEN_FILES, "hard": OPEN_FILES},
+        ],
     }
 
 
-def _bare(spec: dict, root: str, argv: list[str], uid: int, gid: int, capabilities: list[str]) -> dict:
+def _bare(spec: dict, root: str, argv: list[str], uid: int, capabilities: list[str]) -> dict:
     """Return `spec` with its identity, namespaces and cgroup, and nothing else of what it would run."""
     kinds = ("bounding", "effective", "permitted", "inheritable", "ambient")
     linux = {key: spec["linux"][key] for key in ("namespaces", "cgroupsPath") if key in spec["linux"]}
@@ -75,21 +109,20 @@ def _bare(spec: dict, root: str, argv: list[str], uid: int, gid: int, capabiliti
     new = {
         "ociVersion": spec["ociVersion"],
         "annotations": spec.get("annotations", {}),
-        "process": stand_in_process({}, argv, uid, gid)
+        "process": stand_in_process({}, argv, uid)
         | {"capabilities": {name: capabilities for name in kinds if capabilities}},
         "root": {"path": root, "readonly": True},
         "mounts": [
             {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
             {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
-            {
-                "destination": "/dev/pts",  # for a stand-in with a terminal
-                "type": "devpts",
-                "source": "devpts",
-                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
-            },
             _mount("/usr", "/usr", READ_ONLY_BIND),
         ],
-        "linux": linux | {"maskedPaths": hidden, "readonlyPaths": ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq"]},
+        "linux": linux
+        | {
+            "maskedPaths": hidden,
+            "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],
+            "seccomp": seccomp.profile(),
+        },
     }
     if "hostname" in spec:
         new["hostname"] = spec["hostname"]

@@ -17,6 +17,7 @@ AT_FDCWD, AT_EMPTY_PATH, AT_RECURSIVE = -100, 0x1000, 0x8000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 4
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
+MS_NOSUID, MS_NODEV, MS_NOEXEC = 2, 4, 8
 MS_PRIVATE, MS_SHARED = 1 << 18, 1 << 20
 MNT_DETACH, UMOUNT_NOFOLLOW = 2, 8
 
@@ -47,6 +48,14 @@ def bind(source: str, target: str, read_only: bool = False, recursive: bool = Fa
             os.close(tree)
     except OSError as error:
         raise OSError(error.errno, f"cannot mount {source} at {target}: {error.strerror}") from None
+
+
+def tmpfs(target: str, options: str) -> None:
+    """Mount an empty file system in memory at `target`. Raises OSError naming `target`."""
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    if _libc.mount(b"tmpfs", os.fsencode(target), b"tmpfs", ctypes.c_ulong(flags), options.encode()):
+        code = ctypes.get_errno()
+        raise OSError(code, f"cannot mount a tmpfs at {target}: {os.strerror(code)}")
 
 
 def below(directory: Path) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pwd
 import stat
 import uuid
 from pathlib import Path
@@ -16,16 +15,6 @@ from .sandboxes import Sandbox
 from .settings import RuntimeFailure
 
 
-def identity() -> tuple[int, int]:
-    """Return the user and group that QEMU, supervisors and stand-ins run as."""
-    name = settings.load().user
-    try:
-        entry = pwd.getpwnam(name)
-    except KeyError:
-        raise RuntimeFailure(f"there is no user {name}; deploy makes it (role microvm)") from None
-    return entry.pw_uid, entry.pw_gid
-
-
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """The decisions for one sandbox."""
@@ -35,19 +24,16 @@ class Plan:
     size: settings.Size
     accelerator: str
     template: template.Template | None
-    uid: int
-    gid: int
     notes: tuple[str, ...]
 
     def orders(self, config: dict, interface: dict | None) -> dict:
         """Return what the supervisor needs to know, as JSON."""
-        inside = dataclasses.replace(self.image, directory=Path(jails.GUEST))
         found = None
         if self.template:
             memory = {"memory_file": f"{jails.TEMPLATE}/memory", "memory_read_only": self.template.read_only}
             found = {"memory": memory, "devices": f"{jails.TEMPLATE}/devices"}
         return {
-            "machine": dataclasses.asdict(template.machine(inside, self.size, self.accelerator)),
+            "machine": dataclasses.asdict(self._machine()),
             "template": found,
             "size": self.size.name,
             "start_deadline_s": self.settings.start_deadline_s,
@@ -73,14 +59,17 @@ class Plan:
             guest=str(self.image.directory),
             template=str(self.template.directory) if self.template else None,
             template_writable=bool(self.template) and not self.template.read_only,
-            uid=self.uid,
-            gid=self.gid,
-            devices=self._devices(),
+            uid=sandbox.uid,
+            devices=self._devices(sandbox.uid),
             argv=argv,
-            vcpus=self.size.vcpus,
+            machine=self._machine(),
         )
 
-    def _devices(self) -> list[dict]:
+    def _machine(self) -> qemu.Machine:
+        inside = dataclasses.replace(self.image, directory=Path(jails.GUEST))
+        return template.machine(inside, self.size, self.accelerator)
+
+    def _devices(self, uid: int) -> list[dict]:
         paths = ["/dev/net/tun"] + (["/dev/kvm"] if self.accelerator == "kvm" else [])
         devices = []
         for path in paths:
@@ -92,7 +81,7 @@ class Plan:
                 raise RuntimeFailure(f"{path} is no device on this host")
             devices.append({
                 "path": path, "type": "c", "major": os.major(found.st_rdev), "minor": os.minor(found.st_rdev),
-                "fileMode": 0o600, "uid": self.uid, "gid": self.gid,
+                "fileMode": 0o600, "uid": uid, "gid": uid,
             })  # fmt: skip
         return devices
 
@@ -113,4 +102,4 @@ def plan(config: dict) -> Plan:
     notes = []
     if size.template and not found:
         notes.append(f"no good template of size {size.name}: cold boot; `casemate-microvm prepare` cures it")
-    return Plan(configured, guest_image, size, chosen, found, *identity(), tuple(notes))
+    return Plan(configured, guest_image, size, chosen, found, tuple(notes))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
-import pwd
-import subprocess
 
 from . import accelerator, image, qemu, settings, store, template
 from .image import Image, Report
@@ -18,27 +16,7 @@ KVM_ANSWERS_WITHIN_S = 3
 
 
 def missing(configured: Settings) -> list[str]:
-    """Return which of user, image, probe and template are not current, in the order in which they are made."""
-    return ([] if _has_user(configured) else ["user"]) + _missing_guest(configured)
-
-
-def _has_user(configured: Settings) -> bool:
-    try:
-        pwd.getpwnam(configured.user)
-    except KeyError:
-        return False
-    return True
-
-
-def _make_user(configured: Settings) -> None:
-    done = subprocess.run(["systemd-sysusers"], capture_output=True, text=True)
-    if not _has_user(configured):
-        raise RuntimeFailure(
-            f"systemd-sysusers made no user {configured.user}: {done.stderr.strip() or 'is it in /etc/sysusers.d?'}"
-        )
-
-
-def _missing_guest(configured: Settings) -> list[str]:
+    """Return which of image, probe and template are not current, in the order in which they are made."""
     guest_image = image.current()
     if guest_image is None or not image.is_current(configured):
         return ["image", "probe", "template"]
@@ -58,11 +36,9 @@ def prepare(parts: list[str], check: bool, refresh: bool, report: Report) -> dic
     configured = settings.load()
     made = [part for part in missing(configured) if part in parts]
     if refresh and "image" in parts:
-        made = [*made[: made.count("user")], "image", *(part for part in ("probe", "template") if part in parts)]
+        made = ["image", *(part for part in ("probe", "template") if part in parts)]
     if made and not check:
         with store.making("prepare"):
-            if "user" in made:
-                _make_user(configured)
             _make(configured, parts, refresh, report)
     return {"changed": bool(made), "made": made}
 

@@ -26,6 +26,10 @@ KERNEL_WORDS = {
 }
 
 
+TRANSLATION_MIB = 256
+"""Most memory, in MiB, for translated code under emulation: QEMU's own choice is an eighth of the host's."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Machine:
     """What one guest is started with. Paths are as QEMU sees them (inside the pod's jail, or on the host)."""
@@ -47,13 +51,14 @@ class Machine:
 
     def argv(self) -> list[str]:
         """Return QEMU's command line."""
-        cpu = "host" if self.accelerator == "kvm" else "max"
+        kvm = self.accelerator == "kvm"
+        accelerator, cpu = ("kvm", "host") if kvm else (f"tcg,tb-size={TRANSLATION_MIB}", "max")
         machine = "microvm,acpi=on,rtc=on" + (",memory-backend=memory" if self.memory_file else "")
         # fmt: off
         argv = [
             BINARY, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-            "-accel", self.accelerator, "-cpu", cpu, "-smp", str(self.vcpus), "-m", f"{self.memory_mib}M",
+            "-accel", accelerator, "-cpu", cpu, "-smp", str(self.vcpus), "-m", f"{self.memory_mib}M",
             "-M", machine, "-serial", "stdio",
             "-kernel", self.vmlinuz, "-initrd", self.initrd, "-append", kernel_words(self.accelerator),
             "-drive", f"if=none,id=root,format=raw,readonly=on,file={self.rootfs}",

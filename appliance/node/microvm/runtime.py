@@ -100,14 +100,14 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
     namespace = specs.check_sandbox(config)
     _must_be_new(call, sandbox.directory)
     plan = orders.plan(config)
-    sandbox.make(plan.uid, plan.gid)
+    sandbox.make()
     try:
         sandbox.netns.write_text(namespace)
         if plan.template:
             sandbox.template.symlink_to(plan.template.directory)
-        interface = network.connect(namespace, plan.uid)
+        interface = network.connect(namespace, sandbox.uid)
         (sandbox.ctl / "orders.json").write_text(json.dumps(plan.orders(config, interface)))
-        os.chown(sandbox.ctl / "orders.json", plan.uid, plan.gid)
+        os.chown(sandbox.ctl / "orders.json", sandbox.uid, sandbox.uid)
         _replace(bundle, plan.jail(config, sandbox, _argv("_supervise")))
         code = _runc(call.argv)
     except BaseException:
@@ -120,17 +120,15 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
 
 def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) -> int:
     from . import jail as jails
-    from . import orders
     from . import spec as specs
 
     sandbox.info()  # says so when the pod's guest is not there
     _must_be_new(call, sandbox.share / call.id)
-    uid, gid = orders.identity()
     guest_spec, volumes = specs.in_guest(config, call.id)
     rootfs = Path(config["root"]["path"])
     arguments = [call.id, *(["--terminal"] if config["process"].get("terminal") else [])]
     stand_in = jails.stand_in(
-        config, root=str(sandbox.root), state=str(sandbox.directory), uid=uid, gid=gid,
+        config, root=str(sandbox.root), state=str(sandbox.directory), uid=sandbox.uid,
         argv=_argv("_stand-in", *arguments),
     )  # fmt: skip
     try:
@@ -199,7 +197,6 @@ def execute(call: Call) -> int:
     import tempfile
 
     from . import jail as jails
-    from . import orders
     from .settings import RuntimeFailure
 
     sandbox = _sandbox_of(call)
@@ -211,7 +208,7 @@ def execute(call: Call) -> int:
         process.pop(name, None)
     key = sandbox.call("exec", id=call.id, process=process)["key"]
     argv = _argv("_stand-in", key, *(["--terminal"] if process.get("terminal") else []))
-    stand_in = jails.stand_in_process(process, argv, *orders.identity())
+    stand_in = jails.stand_in_process(process, argv, sandbox.uid)
     with tempfile.NamedTemporaryFile("w", prefix="process-", dir=sandbox.directory) as rewritten:
         json.dump(stand_in, rewritten)
         rewritten.flush()

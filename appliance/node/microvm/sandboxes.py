@@ -2,7 +2,7 @@
 
 ======== ==================================================================================================
 ``root``     the jail's empty root file system: mount points and the links of a merged /usr
-``ctl``      what the runtime, the supervisor and the stand-ins share: orders, info, the socket
+``ctl``      a small file system that runtime, supervisor and stand-ins share: orders, info, the socket
 ``share``    one bind mount a container: its root file system; exported to the guest
 ``volumes``  one directory a container, with one bind mount a volume; exported to the guest
 ``netns``    a file with the path of the pod's network namespace
@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -27,6 +28,11 @@ from .spec import Volume
 
 CONTAINERS = RUN / ".containers"
 
+FIRST_UID, UIDS = 0x7E000000, 1 << 24
+"""Users of jails: a range that no distribution, container manager or directory service gives to anybody."""
+CTL_BYTES, CTL_FILES = 1 << 20, 64
+"""Most that a jail may write on the host."""
+
 
 class Sandbox:
     """One pod's sandbox; the object is a name, the state is in the directory."""
@@ -38,14 +44,18 @@ class Sandbox:
             self.directory / name for name in ("root", "ctl", "share", "volumes", "netns", "template")
         )
 
-    def make(self, uid: int, gid: int) -> None:
+    @property
+    def uid(self) -> int:
+        """The user and group of this pod's QEMU, supervisor and stand-ins, and of no other pod's."""
+        return FIRST_UID + int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:4]) % UIDS
+
+    def make(self) -> None:
         """Make the directories; what is left of a sandbox of the same name goes first."""
         self.remove()
         for directory in (self.ctl, self.share, self.volumes):
             directory.mkdir(parents=True, mode=0o755)
         self.directory.chmod(0o700)
-        os.chown(self.ctl, uid, gid)
-        self.ctl.chmod(0o700)
+        mounts.tmpfs(str(self.ctl), f"size={CTL_BYTES},nr_inodes={CTL_FILES},mode=700,uid={self.uid},gid={self.uid}")
         for name in ("proc", "dev", "usr", "run/pod/ctl", "run/pod/share", "run/pod/volumes", "run/pod/guest",
                      "run/pod/template"):  # fmt: skip
             (self.root / name).mkdir(parents=True)
@@ -93,7 +103,7 @@ class Sandbox:
         try:
             with socket.socket(socket.AF_UNIX) as link:
                 link.settimeout(timeout_s)
-                link.connect(str(self.ctl / "sock"))
+                self._connect(link)
                 link.sendall(protocol.message(protocol.CALL, 0, {"op": op, **arguments}))
                 decoder = protocol.Decoder()
                 while data := link.recv(65536):
@@ -107,6 +117,14 @@ class Sandbox:
         except OSError as error:
             raise RuntimeFailure(f"the pod's guest cannot be reached ({self.ctl}/sock: {error.strerror})") from None
         raise RuntimeFailure("the pod's guest has ended")
+
+    def _connect(self, link: socket.socket) -> None:
+        """Connect to the supervisor. The directory is the jail's: a link there must not lead to a host's socket."""
+        file = os.open(self.ctl / "sock", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            link.connect(f"/proc/self/fd/{file}")
+        finally:
+            os.close(file)
 
     def info(self) -> dict:
         """Return what the supervisor says of the guest. Raises RuntimeFailure when there is no such running sandbox."""

@@ -35,7 +35,6 @@ class Settings:
     accelerator: str = "auto"
     probe_deadline_s: int = 10
     start_deadline_s: int = 120
-    user: str = "casemate-microvm"
     guest_overhead_mib: int = 96
     kernel_package: str = "linux-image-amd64"
     guest_packages: tuple[str, ...] = ("busybox-static", "iproute2", "libpython3-stdlib", "python3-minimal", "runc")

@@ -8,12 +8,14 @@ when the guest is ready, or /run/pod/ctl/failure with the reason when it will no
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import os
 import selectors
 import signal
 import socket
+import struct
 import sys
 import time
 from pathlib import Path
@@ -24,6 +26,8 @@ from .settings import RuntimeFailure
 
 CTL = Path("/run/pod/ctl")
 SOCKET, ORDERS, INFO, FAILURE = CTL / "sock", CTL / "orders.json", CTL / "info.json", CTL / "failure"
+
+PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 
 MOST_QUEUED = 8 * 1024 * 1024
 """Bytes that may wait for one client. The protocol's windows keep far below; a guest that ignores them loses it."""
@@ -47,6 +51,7 @@ def main() -> int:
     except (RuntimeFailure, OSError) as error:
         _publish(FAILURE, str(error))
         return 1
+    _give_up_capabilities()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(SOCKET))
     listener.listen(64)
@@ -98,6 +103,14 @@ def _start(orders: dict) -> tuple[boot.Guest, dict]:
 def _configure(guest: boot.Guest, configure: dict, deadline: float) -> dict:
     # The host's randomness and clock are read last, so that they are this guest's and no other's.
     return guest.call("configure", deadline, seed=os.urandom(64).hex(), time_ns=time.time_ns(), **configure)
+
+
+def _give_up_capabilities() -> None:
+    """Leave QEMU's capabilities to QEMU, and keep it out of our memory: from here on, workloads run in the guest."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    version_3 = struct.pack("Ii", 0x20080522, 0)  # <linux/capability.h>; of this process
+    if libc.capset(version_3, bytes(24)) or libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "cannot give up capabilities")
 
 
 def _publish(path: Path, text: str) -> None:

@@ -12,7 +12,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import pwd
 import shutil
 import tempfile
 import time
@@ -95,9 +94,6 @@ def make(settings: Settings, image: Image, size: Size, accelerator: str, qemu_id
         guest_machine = _on_host(machine(image, size, accelerator), work)
         _save(settings, guest_machine, files)
         read_only = qemu.private_memory_read_only(qemu.version())
-        if not read_only:
-            os.chown(files / "memory", 0, pwd.getpwnam(settings.user).pw_gid)
-            (files / "memory").chmod(0o660)
         _try(settings, guest_machine, Template(files, files / "memory", files / "devices", read_only))
         record = {
             "size": dataclasses.asdict(size), "accelerator": accelerator, "image": image.key, "read_only": read_only,

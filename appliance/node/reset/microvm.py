@@ -1,41 +1,33 @@
-"""MicroVMs: what a dead engine left of them, and their user."""
+"""MicroVMs: what a dead engine left of them."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pwd
 import signal
 from pathlib import Path
 
-from appliance.node.microvm import sandboxes, settings
-from appliance.node.reset.remover import Remover, run
+from appliance.node.microvm import sandboxes
+from appliance.node.reset.remover import Remover
 
 
 def reset(remover: Remover, options: dict) -> None:
-    """End what runs as the microVMs' user, unmount the sandboxes, remove the user."""
-    user = settings.load().user
-    try:
-        uid = pwd.getpwnam(user).pw_uid
-    except KeyError:
-        uid = None
-    if uid:
-        for pid in _processes(uid):
-            remover.do(f"process {pid} of {user}", lambda pid=pid: _kill(pid))
+    """End what runs as a user of a jail, unmount the sandboxes."""
+    for pid in _processes():
+        remover.do(f"process {pid} of a microVM", lambda pid=pid: _kill(pid))
     for sandbox in sandboxes.all_sandboxes():
         remover.do(f"microVM {sandbox.id}", sandbox.remove)
-    # the user is ours when the file that declares it is
-    if uid and Path("/etc/sysusers.d/casemate-microvm.conf").exists():
-        remover.do(f"user {user}", lambda: run("userdel", user))
 
 
-def _processes(uid: int) -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _owner(entry) == uid]
+def _processes() -> list[int]:
+    ours = range(sandboxes.FIRST_UID, sandboxes.FIRST_UID + sandboxes.UIDS)
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _owner(entry) in ours]
 
 
 def _owner(process: Path) -> int | None:
+    """Return the owner of a process; a supervisor's directory in /proc is root's, so its status is asked."""
     with contextlib.suppress(OSError):
-        return process.stat().st_uid
+        return int(process.joinpath("status").read_text().partition("\nUid:\t")[2].split("\t")[0])
     return None
 
 

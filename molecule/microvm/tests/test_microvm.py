@@ -29,10 +29,3 @@ def test_the_declared_size_has_a_template(status):
 def test_the_guest_kernel_is_not_the_hosts(host, status):
     assert status["image"]["guest_kernel"]
     assert status["image"]["guest_kernel"] != host.check_output("uname -r")
-
-
-def test_the_jails_user_owns_nothing_and_cannot_log_in(host):
-    user = host.user("casemate-microvm")
-    assert user.exists
-    assert user.shell.endswith("nologin")
-    assert host.check_output("find /etc/casemate /usr/lib/casemate -user casemate-microvm") == ""
