@@ -8,6 +8,7 @@ import time
 import uuid
 from pathlib import Path
 
+from appliance.node.microvm.sandboxes import all_sandboxes
 from appliance.node.pods.cri import Cri, CriError
 
 IMAGE = {"image": "localhost/casemate/demo:1"}
@@ -132,8 +133,6 @@ def cmdline(pid):
 
 
 def sandbox_of(pid):
-    mounts = Path("/proc", pid, "mountinfo").read_text()
-    for directory in os.listdir("/run/casemate/microvm"):
-        if f"/{directory}/ctl " in mounts:
-            return directory
-    return None
+    """Return the sandbox whose user this process runs as, or None."""
+    uid = os.stat(f"/proc/{pid}").st_uid
+    return next((sandbox.id for sandbox in all_sandboxes() if sandbox.uid == uid), None)
