@@ -18,9 +18,10 @@ def pod(tmp_path):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "sock"))
     listener.listen()
+    ports = socket.create_server(("127.0.0.1", 0))
     process = subprocess.Popen(["true"])
     process.wait()
-    router = supervisor.Router(boot.Guest(process, agent, agent, console), listener)
+    router = supervisor.Router(boot.Guest(process, agent, agent, console), listener, ports)
     thread = threading.Thread(target=router.serve, daemon=True)
     thread.start()
 
@@ -34,6 +35,7 @@ def pod(tmp_path):
     yield connect, agent_end, console_end, thread
     agent_end.close()
     thread.join(5)
+    ports.close()
     assert not thread.is_alive()
 
 

@@ -124,6 +124,7 @@ def _our_files() -> list[tuple[str, Path]]:
     return [
         ("init", GUEST / "init"),
         ("casemate/agent.py", GUEST / "agent.py"),
+        ("casemate/dial.py", GUEST / "dial.py"),
         ("casemate/protocol.py", Path(__file__).with_name("protocol.py")),
     ]
 

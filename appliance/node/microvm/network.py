@@ -1,7 +1,7 @@
 """The pod's network: its address is given to the guest's card, and packets go straight between eth0 and the tap.
 
-eth0 keeps its address and its hardware address, so the engine and its network plugins see what they made; a redirect
-at its ingress hands every packet to the tap before the host's stack sees it, and the other way round.
+eth0 keeps its address and its hardware address, so the engine and its network plugins see what they made; rules at its
+ingress hand every packet to the tap before the host's stack sees it, and those of the tap the other way (packets.py).
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import subprocess
 
+from . import packets
 from .settings import RuntimeFailure
 
 CARD, TAP = "eth0", "tap0"
+FORWARD_PORT = 15001
+"""TCP port on the namespace's loopback where the supervisor takes port-forwards, whatever port they ask for."""
 
 
 def connect(namespace: str, owner_uid: int) -> dict | None:
@@ -27,25 +30,23 @@ def connect(namespace: str, owner_uid: int) -> dict | None:
             f"the pod has a second interface {extra[0]}; a microVM gets one: use runtimeClassName: runc"
         )
     _inside(namespace, ["ip", "tuntap", "add", "dev", TAP, "mode", "tap", "user", str(owner_uid)])
+    rules = packets.REMOVE + packets.host_rules(FORWARD_PORT)
     card = links.get(CARD)
     if card is None:
+        _inside(namespace, ["nft", "-f", "-"], rules)
         return None
     routes = json.loads(_inside(namespace, ["ip", "-json", "route", "show", "dev", CARD]) or "[]")
     routes += json.loads(_inside(namespace, ["ip", "-json", "-6", "route", "show", "dev", CARD]) or "[]")
+    rules += packets.card_rules(CARD, TAP, card["address"], [a["local"] for a in card["addr_info"]])
+    _inside(namespace, ["nft", "-f", "-"], rules)
     _inside(namespace, ["ip", "link", "set", "dev", TAP, "mtu", str(card["mtu"]), "up"])
-    commands = ""
-    for one, other in ((CARD, TAP), (TAP, CARD)):
-        commands += f"qdisc replace dev {one} ingress\n"
-        commands += f"filter replace dev {one} parent ffff: protocol all prio 1 u32 match u32 0 0 "
-        commands += f"action mirred egress redirect dev {other}\n"
-    _inside(namespace, ["tc", "-batch", "-"], commands)
     return {"mac": card["address"], "mtu": card["mtu"], "addresses": _addresses(card), "routes": _routes(routes)}
 
 
 def disconnect(namespace: str) -> None:
     """Remove what `connect` made, where the namespace is still there."""
-    for argv in (["ip", "link", "del", "dev", TAP], ["tc", "qdisc", "del", "dev", CARD, "ingress"]):
-        subprocess.run(["nsenter", f"--net={namespace}", *argv], capture_output=True)
+    for argv, text in ((["nft", "-f", "-"], packets.REMOVE), (["ip", "link", "del", "dev", TAP], None)):
+        subprocess.run(["nsenter", f"--net={namespace}", *argv], input=text, text=True, capture_output=True)
 
 
 def _addresses(card: dict) -> list[str]:

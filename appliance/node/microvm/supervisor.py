@@ -20,7 +20,8 @@ import sys
 import time
 from pathlib import Path
 
-from . import boot, protocol
+from . import boot, forward, protocol
+from .network import FORWARD_PORT
 from .qemu import Machine
 from .settings import RuntimeFailure
 
@@ -55,8 +56,9 @@ def main() -> int:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(SOCKET))
     listener.listen(64)
+    ports = forward.listener(FORWARD_PORT)
     _publish(INFO, json.dumps(info))
-    Router(guest, listener).serve()
+    Router(guest, listener, ports).serve()
     guest.read_console()
     print(f"casemate: the guest has ended; it printed: {guest.last_words()}", file=sys.stderr, flush=True)
     return 1
@@ -122,7 +124,7 @@ def _publish(path: Path, text: str) -> None:
 class Router:
     """Forwards frames: a client's number is its stream."""
 
-    def __init__(self, guest: boot.Guest, listener: socket.socket):
+    def __init__(self, guest: boot.Guest, listener: socket.socket, ports: socket.socket):
         self.guest = guest
         self.listener = listener
         self.clients: dict[int, Client] = {}
@@ -134,6 +136,7 @@ class Router:
         self.selector.register(guest.agent, selectors.EVENT_READ, self._agent)
         self.selector.register(listener, selectors.EVENT_READ, self._accept)
         self.selector.register(guest.console, selectors.EVENT_READ, self._console)
+        self.selector.register(ports, selectors.EVENT_READ, lambda _: forward.accept(ports, str(SOCKET)))
 
     def serve(self) -> None:
         """Forward until the guest ends."""

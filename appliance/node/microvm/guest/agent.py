@@ -13,6 +13,7 @@ attach   key (a container's id, or      ``runc start`` or ``runc exec``, then in
          one that exec gave)
 started  id                             replies when the container's program runs, or why it does not
 delete   id                             ``runc delete --force``
+dial     port                           connects to it on the guest's localhost, then input and output until EXIT
 pause, resume, update (resources)  id   what runc does under these names
 ======== ============================== ============================================================
 
@@ -43,6 +44,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import protocol
+from dial import MOST as MOST_DIALS
+from dial import Dial
 
 RUN = Path("/run/casemate")
 PORT_NAME = "casemate"
@@ -85,6 +88,7 @@ class Agent:
         self.orphans: dict[int, int] = {}  # exits of programs whose runc has not reported yet
         self.processes: dict[str, Process] = {}
         self.streams: dict[int, Process] = {}
+        self.dials: dict[int, Dial] = {}
         self.counter = 0
         os.set_blocking(port, False)
         self._watch(port, selectors.EVENT_READ, self._port_ready)
@@ -136,6 +140,9 @@ class Agent:
     def _frame(self, kind: int, stream: int, payload: bytes) -> None:
         if kind == protocol.CALL:
             self._call(stream, json.loads(payload))
+            return
+        if stream in self.dials:
+            self.dials[stream].frame(kind, payload)
             return
         process = self.streams.get(stream)
         if process is None:
@@ -429,7 +436,9 @@ class Agent:
         for name, value in sysctl.items():
             Path("/proc/sys", name.replace(".", "/")).write_text(value)
         if interface:
-            must(["/sbin/ip", "-batch", "-"], network_commands(interface))
+            # The engine gives the addresses: a neighbour's advertisement must not add any.
+            Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
+        must(["/sbin/ip", "-batch", "-"], network_commands(interface))
         self._reply(stream, guest_kernel=os.uname().release)
 
     def call_create(self, stream: int, *, id: str, spec: dict) -> None:
@@ -515,6 +524,12 @@ class Agent:
     def call_resume(self, stream: int, *, id: str) -> None:
         self._runc("resume", [id], lambda error: self._reply(stream, **({"error": error} if error else {})))
 
+    def call_dial(self, stream: int, *, port: int) -> None:
+        if len(self.dials) >= MOST_DIALS:
+            raise CallError(f"{MOST_DIALS} connections are forwarded to this guest already")
+        self.dials[stream] = Dial(self, stream, port, lambda: self.dials.pop(stream, None))
+        self.dials[stream].start()
+
     def call_update(self, stream: int, *, id: str, resources: dict) -> None:
         file = RUN / f"resources-{id}.json"
         file.write_text(json.dumps(resources))
@@ -526,8 +541,10 @@ class Agent:
         self._runc("update", ["--resources", str(file), id], updated)
 
 
-def network_commands(interface: dict) -> str:
-    """Return what ``ip -batch`` must do to give eth0 the pod's address."""
+def network_commands(interface: dict | None) -> str:
+    """Return what ``ip -batch`` must do to give eth0 the pod's addresses; a pod without a network has its loopback."""
+    if interface is None:
+        return "link set dev lo up\n"
     lines = ["link set dev lo up", f"link set dev eth0 address {interface['mac']} mtu {interface['mtu']} up"]
     for address in interface["addresses"]:
         lines.append(f"addr add {address} dev eth0" + (" nodad" if ":" in address else ""))
