@@ -5,6 +5,8 @@ Pure functions: they read no file and change nothing but what they return.
 
 from __future__ import annotations
 
+import copy
+
 from . import qemu, seccomp
 from .settings import MIB
 
@@ -18,7 +20,7 @@ OVERHEAD_MIB = {"kvm": 192, "tcg": 192 + qemu.TRANSLATION_MIB}
 """Most memory that QEMU and the supervisor may take besides the guest's own."""
 JAIL_PROCESSES, STAND_IN_PROCESSES = 160, 512
 """Most threads of a jail besides one a virtual processor (QEMU's pool has up to 64), and of a container's stand-ins."""
-STAND_IN_MEMORY_MIB = 512
+STAND_IN_MEMORY_MIB = 256
 """Most memory of a container's stand-ins, one for the container and one an exec, some 6 MiB each."""
 OPEN_FILES = 16384
 TERMINALS = 128
@@ -74,11 +76,19 @@ def stand_in(spec: dict, *, root: str, state: str, uid: int, argv: list[str]) ->
         },
     ]
     new["process"] |= stand_in_process(spec["process"], argv, uid)
-    # The workload's limits are set in the guest; a stand-in must not be killed by them, nor outweigh the jail.
+    # Nothing that the jail runs may see or signal it, whosever processes the workload sees in the guest.
+    for namespace in new["linux"]["namespaces"]:
+        if namespace["type"] == "pid":
+            namespace.pop("path", None)
+    # The workload's limits are set in the guest; a stand-in must not be killed by them, nor outweigh the jail. The one
+    # on memory is also there to be run into on purpose (standin.py).
+    memory = {"limit": STAND_IN_MEMORY_MIB * MIB}
+    if ((spec["linux"].get("resources") or {}).get("memory") or {}).get("swap"):  # given where the host counts swap
+        memory["swap"] = memory["limit"]
     new["linux"]["resources"] = {
         "devices": [{"allow": False, "access": "rwm"}],
         "cpu": {"shares": 1024},
-        "memory": {"limit": STAND_IN_MEMORY_MIB * MIB},
+        "memory": memory,
         "pids": {"limit": STAND_IN_PROCESSES},
     }
     return new
@@ -104,7 +114,7 @@ def stand_in_process(process: dict, argv: list[str], uid: int) -> dict:
 def _bare(spec: dict, root: str, argv: list[str], uid: int, capabilities: list[str]) -> dict:
     """Return `spec` with its identity, namespaces and cgroup, and nothing else of what it would run."""
     kinds = ("bounding", "effective", "permitted", "inheritable", "ambient")
-    linux = {key: spec["linux"][key] for key in ("namespaces", "cgroupsPath") if key in spec["linux"]}
+    linux = {key: copy.deepcopy(spec["linux"][key]) for key in ("namespaces", "cgroupsPath") if key in spec["linux"]}
     hidden = ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/sched_debug"]
     new = {
         "ociVersion": spec["ociVersion"],

@@ -122,9 +122,11 @@ def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) 
     from . import jail as jails
     from . import spec as specs
 
-    sandbox.info()  # says so when the pod's guest is not there
+    info = sandbox.info()  # says so when the pod's guest is not there
     _must_be_new(call, sandbox.share / call.id)
     guest_spec, volumes = specs.in_guest(config, call.id)
+    specs.resources_in_guest(config["linux"].get("resources") or {}, info["memory_mib"])
+    processes_of = _processes_of(call, config, sandbox)
     rootfs = Path(config["root"]["path"])
     arguments = [call.id, *(["--terminal"] if config["process"].get("terminal") else [])]
     stand_in = jails.stand_in(
@@ -133,7 +135,7 @@ def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) 
     )  # fmt: skip
     try:
         sandbox.show(call.id, str(rootfs if rootfs.is_absolute() else bundle / rootfs), volumes)
-        sandbox.call("create", id=call.id, spec=guest_spec)
+        sandbox.call("create", id=call.id, spec=guest_spec, processes_of=processes_of)
         _replace(bundle, stand_in)
         code = _runc(call.argv)
     except BaseException:
@@ -142,6 +144,21 @@ def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) 
     if code:
         _remove_container(sandbox, call.id)
     return code
+
+
+def _processes_of(call: Call, config: dict, sandbox: Sandbox) -> str | None:
+    """Return whose processes a container is to share: "pod", the id of another of its containers, or None."""
+    path = next(n.get("path") for n in config["linux"]["namespaces"] if n["type"] == "pid")
+    if not path:
+        return None
+    wanted = Path(path).readlink()
+    for container in sandbox.containers():
+        state = subprocess.run([RUNC, *_globals(call), "state", container], capture_output=True, text=True)
+        if state.returncode == 0 and (pid := json.loads(state.stdout)["pid"]):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/ns/pid").readlink() == wanted:
+                    return container
+    return "pod"
 
 
 def start(call: Call) -> int:
@@ -193,10 +210,14 @@ def delete(call: Call) -> int:
 
 
 def execute(call: Call) -> int:
-    """Run a process in a container in the guest, and its stand-in beside the container's own."""
+    """Run a process in a container in the guest, and its stand-in beside the container's own.
+
+    The program runs in the guest first, so that one that is not there is an error of this call, in runc's own words.
+    """
     import tempfile
 
     from . import jail as jails
+    from . import spec as specs
     from .settings import RuntimeFailure
 
     sandbox = _sandbox_of(call)
@@ -204,18 +225,19 @@ def execute(call: Call) -> int:
     if not file:
         raise RuntimeFailure("exec needs --process FILE, as engines call it; use the engine's own exec")
     process = json.loads(Path(file).read_text())
-    for name in ("apparmorProfile", "selinuxLabel"):
-        process.pop(name, None)
-    key = sandbox.call("exec", id=call.id, process=process)["key"]
-    argv = _argv("_stand-in", key, *(["--terminal"] if process.get("terminal") else []))
-    stand_in = jails.stand_in_process(process, argv, sandbox.uid)
-    with tempfile.NamedTemporaryFile("w", prefix="process-", dir=sandbox.directory) as rewritten:
-        json.dump(stand_in, rewritten)
+    link, reply = sandbox.ask("exec", id=call.id, process=specs.process_in_guest(process))
+    with link, tempfile.NamedTemporaryFile("w", prefix="process-", dir=sandbox.directory) as rewritten:
+        # Until its stand-in listens, the program lives no longer than this connection.
+        argv = _argv("_stand-in", reply["key"], *(["--terminal"] if process.get("terminal") else []))
+        json.dump(jails.stand_in_process(process, argv, sandbox.uid), rewritten)
         rewritten.flush()
         position = next(i for i, a in enumerate(call.argv) if file in (a, a.partition("=")[2]))
         name, equals, _ = call.argv[position].partition("=")
         argument = f"{name}={rewritten.name}" if equals else rewritten.name
-        return _runc([*call.argv[:position], argument, *call.argv[position + 1 :]])
+        code = _runc([*call.argv[:position], argument, *call.argv[position + 1 :]])
+        if code == 0:
+            sandbox.call("started", id=reply["key"])
+        return code
 
 
 def pause(call: Call) -> int:
@@ -233,13 +255,16 @@ def resume(call: Call) -> int:
 
 def update(call: Call) -> int:
     """Change a container's limits: they are the guest's."""
+    from . import spec as specs
     from .settings import RuntimeFailure
 
     source = call.option("--resources", "-r")
     if source is None:
         raise RuntimeFailure("update needs --resources FILE, as engines call it")
     text = sys.stdin.read() if source == "-" else Path(source).read_text()
-    _sandbox_of(call).call("update", id=call.id, resources=json.loads(text))
+    sandbox = _sandbox_of(call)
+    resources = specs.resources_in_guest(json.loads(text), sandbox.info()["memory_mib"])
+    sandbox.call("update", id=call.id, resources=resources)
     return 0
 
 

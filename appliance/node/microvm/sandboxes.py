@@ -93,15 +93,22 @@ class Sandbox:
         """Unmount and remove everything of this sandbox."""
         if not self.directory.exists():
             return
-        for container in [entry.name for entry in _entries(self.share)]:
+        for container in self.containers():
             self.hide(container)
         mounts.unmount_below(self.directory)
         shutil.rmtree(self.directory)
 
     def call(self, op: str, timeout_s: float = 60, **arguments: object) -> dict:
         """Call the guest's agent and return its reply. Raises RuntimeFailure with the agent's own words."""
+        link, reply = self.ask(op, timeout_s, **arguments)
+        link.close()
+        return reply
+
+    def ask(self, op: str, timeout_s: float = 60, **arguments: object) -> tuple[socket.socket, dict]:
+        """Do as `call` does, and return the open connection too: the agent sees when it is closed."""
         try:
-            with socket.socket(socket.AF_UNIX) as link:
+            with contextlib.ExitStack() as cleanup:
+                link = cleanup.enter_context(socket.socket(socket.AF_UNIX))
                 link.settimeout(timeout_s)
                 self._connect(link)
                 link.sendall(protocol.message(protocol.CALL, 0, {"op": op, **arguments}))
@@ -111,7 +118,8 @@ class Sandbox:
                         reply = json.loads(payload)
                         if not reply["ok"]:
                             raise RuntimeFailure(reply["error"])
-                        return reply
+                        cleanup.pop_all()
+                        return link, reply
         except TimeoutError:
             raise RuntimeFailure(f"the pod's guest did not answer {op} within {timeout_s:.0f} s") from None
         except OSError as error:
@@ -125,6 +133,10 @@ class Sandbox:
             link.connect(f"/proc/self/fd/{file}")
         finally:
             os.close(file)
+
+    def containers(self) -> list[str]:
+        """Return the ids of the containers that the guest is shown."""
+        return [entry.name for entry in _entries(self.share)]
 
     def info(self) -> dict:
         """Return what the supervisor says of the guest. Raises RuntimeFailure when there is no such running sandbox."""

@@ -11,9 +11,13 @@ import math
 import re
 from pathlib import PurePosixPath
 
-from .settings import RuntimeFailure
+from . import fields
+from .settings import MIB, RuntimeFailure
 
 CRI = "io.kubernetes.cri."
+
+GUEST_FILE_SYSTEMS = {"bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
+"""Types of mounts that need nothing of the host: runc makes them in the guest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +58,7 @@ def kind(spec: dict) -> tuple[str, str]:
 def check_sandbox(spec: dict) -> str:
     """Return the path of the pod's network namespace.
 
-    Raises RuntimeFailure naming what a microVM cannot give: a namespace of the host.
+    Raises RuntimeFailure naming what a microVM cannot give.
     """
     namespaces = {n["type"]: n.get("path") for n in spec["linux"].get("namespaces", [])}
     for name, field in (("network", "hostNetwork"), ("pid", "hostPID"), ("ipc", "hostIPC")):
@@ -62,6 +66,7 @@ def check_sandbox(spec: dict) -> str:
             raise RuntimeFailure(f"a microVM cannot have {field}: its pod needs runtimeClassName: runc")
     if "user" in namespaces:
         raise RuntimeFailure("a microVM cannot have a user namespace of the host: its pod needs runtimeClassName: runc")
+    fields.take(spec)
     if not namespaces["network"]:
         raise RuntimeFailure("the engine made no network namespace for this pod; only pods made through CRI have one")
     return namespaces["network"]
@@ -85,34 +90,22 @@ def in_guest(spec: dict, container: str) -> tuple[dict, list[Volume]]:
 
     Raises RuntimeFailure naming what a microVM cannot give.
     """
-    if devices := (spec["linux"].get("devices") or []):
-        raise RuntimeFailure(
-            f"a microVM has none of the host's devices, and this container asks for {devices[0]['path']}: "
-            "its pod needs runtimeClassName: runc"
-        )
-    if any((spec.get("hooks") or {}).values()):
-        raise RuntimeFailure(
-            "OCI hooks run on the host and cannot act on a microVM: the pod needs runtimeClassName: runc"
-        )
-    new = copy.deepcopy(spec)
-    new.pop("hooks", None)
-    new.pop("hostname", None)  # the pod's, which is the guest's
+    new = fields.take(copy.deepcopy(spec))
     new["root"]["path"] = f"/run/share/{container}"
-    process, linux = new["process"], new["linux"]
-    for name in ("apparmorProfile", "selinuxLabel"):  # of the host's kernel; the guest loads no policy
-        process.pop(name, None)
-    for name in ("mountLabel", "rootfsPropagation", "intelRdt"):
-        linux.pop(name, None)
+    linux = new["linux"]
     linux["cgroupsPath"] = f"/pod/{container}"
     linux["namespaces"] = _guest_namespaces(linux.get("namespaces", []))
-    (linux.get("resources") or {}).pop("hugepageLimits", None)
-    volumes = []
+    # Else cgroup v2 gives a container that asks for nothing 2.5 times the weight of one that asks for a processor.
+    cpu = linux.setdefault("resources", {}).setdefault("cpu", {})
+    cpu["shares"] = cpu.get("shares") or 1024
+    volumes: list[Volume] = []
     for mount in new.get("mounts", []):
-        options = mount.get("options", [])
+        _check_mount(mount)
+        options = mount.get("options") or []
         if mount.get("type") != "bind" and not {"bind", "rbind"} & set(options):
             continue
-        if mount["destination"] == "/dev/shm":
-            mount["source"] = "/dev/shm"  # shared by the pod's containers, and memory: the guest's own
+        if mount["destination"] == "/dev/shm" and kind(spec)[1] in mount["source"]:
+            mount["source"] = "/dev/shm"  # the engine's, shared by the pod's containers: the guest's own, of its size
             continue
         volume = Volume(mount["source"], str(len(volumes)), "ro" in options, "rbind" in options)
         mount["source"] = str(PurePosixPath("/run/volumes", container, volume.name))
@@ -120,13 +113,45 @@ def in_guest(spec: dict, container: str) -> tuple[dict, list[Volume]]:
     return new, volumes
 
 
+def process_in_guest(process: dict) -> dict:
+    """Return the OCI process of an exec for the guest's runc. Raises RuntimeFailure naming what it cannot have."""
+    return fields.take(process, fields.PROCESS, "process.")
+
+
+def resources_in_guest(resources: dict, memory_mib: int) -> dict:
+    """Return new limits of a container (OCI resources) for the guest's runc; memory_mib is the guest's whole memory.
+
+    Raises RuntimeFailure naming what cannot be had in a guest that runs.
+    """
+    limit = (resources.get("memory") or {}).get("limit") or 0
+    if limit > memory_mib * MIB:
+        raise RuntimeFailure(
+            f"linux.resources.memory.limit is {limit}: this pod's guest has {memory_mib} MiB, and a guest that runs "
+            "cannot grow; its size follows from the pod's limits when the pod is made"
+        )
+    return fields.take(resources, fields.RESOURCES, "linux.resources.")
+
+
+def _check_mount(mount: dict) -> None:
+    """Raise RuntimeFailure when a mount would need the host's kernel."""
+    options = set(mount.get("options") or [])
+    if mount.get("uidMappings") or mount.get("gidMappings") or options & {"idmap", "ridmap"}:
+        problem = "user ids cannot be mapped between host and guest"
+    elif crossing := options & {"shared", "rshared", "slave", "rslave"}:
+        problem = f"mountPropagation ({crossing.pop()}): mounts do not propagate between host and guest"
+    elif not options & {"bind", "rbind"} and mount.get("type") not in GUEST_FILE_SYSTEMS:
+        problem = f"a guest cannot mount the host's {mount.get('type')} file systems"
+    else:
+        return
+    raise RuntimeFailure(f"mounts: {mount['destination']}: {problem}; the pod needs runtimeClassName: runc")
+
+
 def _guest_namespaces(namespaces: list[dict]) -> list[dict]:
     """Return the namespaces a container gets in its guest: the pod's are the guest's own."""
-    given = {n["type"]: n.get("path") for n in namespaces}
-    if "pid" not in given:
-        raise RuntimeFailure("a microVM cannot have hostPID: its pod needs runtimeClassName: runc")
-    if given["pid"]:
-        raise RuntimeFailure(
-            "shareProcessNamespace is not there for microVMs yet: the pod needs runtimeClassName: runc"
-        )
+    given = {n["type"] for n in namespaces}
+    for name, field in (("network", "hostNetwork"), ("pid", "hostPID"), ("ipc", "hostIPC")):
+        if name not in given:
+            raise RuntimeFailure(f"a microVM cannot have {field}: its pod needs runtimeClassName: runc")
+    if extra := given - {"network", "pid", "ipc", "uts", "mount", "cgroup"}:
+        raise RuntimeFailure(f"a microVM cannot have a {extra.pop()} namespace: its pod needs runtimeClassName: runc")
     return [{"type": name} for name in ("pid", "mount", "cgroup")]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import mmap
 import os
 import select
 import signal
@@ -17,6 +18,7 @@ import socket
 import struct
 import sys
 import termios
+import time
 import tty
 
 from . import protocol
@@ -25,16 +27,17 @@ SOCKET = "/run/pod/ctl/sock"
 GUEST_LOST = 255
 NOT_STARTED = 128
 
-FORWARDED = set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGWINCH, signal.SIGPIPE}
+FORWARDED = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+MOST_MEMORY = 1024 * 1024 * 1024
+"""Bytes that are tried to run out of memory: more than jail.py grants, should the host swap without counting it."""
 
 
 def main(key: str, terminal: bool) -> int:
     """Run the program `key` of the guest; return the exit code to end with."""
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
-    for number in FORWARDED | {signal.SIGWINCH}:
-        with contextlib.suppress(OSError):  # SIGRTMIN and its neighbours belong to the C library
-            signal.signal(number, lambda *_: None)
+    for number in FORWARDED:
+        signal.signal(number, lambda *_: None)
     link = socket.socket(socket.AF_UNIX)
     try:
         link.connect(SOCKET)
@@ -51,9 +54,9 @@ def _carry(link: socket.socket, wake: int, terminal: bool) -> int:
     decoder = protocol.Decoder()
     window = protocol.WINDOW
     running, input_open = False, True
+    size = None  # of the terminal, as the program knows it
     poll = select.poll()
     poll.register(link, select.POLLIN)
-    poll.register(wake, select.POLLIN)
     while True:
         if running and input_open and window > 0:
             poll.register(0, select.POLLIN)
@@ -61,9 +64,12 @@ def _carry(link: socket.socket, wake: int, terminal: bool) -> int:
             with contextlib.suppress(KeyError):
                 poll.unregister(0)
         ready = {fd for fd, _ in poll.poll()}
-        if wake in ready and running:
+        if wake in ready:
             for number in os.read(wake, 4096):
-                _forward(link, number, terminal)
+                if number == signal.SIGWINCH and size and size != _size():
+                    size = _resize(link)
+                else:
+                    link.sendall(protocol.frame(protocol.SIGNAL, 0, bytes([number])))
         if 0 in ready:
             data = _read(min(window, protocol.CHUNK))
             input_open = bool(data)
@@ -82,23 +88,49 @@ def _carry(link: socket.socket, wake: int, terminal: bool) -> int:
                     print(f"casemate: {reply['error']}", file=sys.stderr)
                     return NOT_STARTED
                 running = True
+                poll.register(wake, select.POLLIN)
                 if terminal:
-                    _forward(link, signal.SIGWINCH, terminal)
+                    size = _resize(link)
             elif kind in (protocol.STDOUT, protocol.STDERR):
                 _write(1 if kind == protocol.STDOUT else 2, payload)
                 link.sendall(protocol.credit(0, len(payload)))
             elif kind == protocol.CREDIT:
                 window += protocol.credit_of(payload)
             elif kind == protocol.EXIT:
-                return json.loads(payload)["code"]
+                end = json.loads(payload)
+                if end["out_of_memory"]:
+                    _run_out_of_memory()
+                return end["code"]
 
 
-def _forward(link: socket.socket, number: int, terminal: bool) -> None:
-    if number != signal.SIGWINCH:
-        link.sendall(protocol.frame(protocol.SIGNAL, 0, bytes([number])))
-    elif terminal:
-        rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)))
-        link.sendall(protocol.frame(protocol.RESIZE, 0, struct.pack("!HH", rows, columns)))
+def _size() -> tuple[int, int]:
+    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(0, termios.TIOCGWINSZ, bytes(8)))
+    return rows, columns
+
+
+def _resize(link: socket.socket) -> tuple[int, int]:
+    """Give the program's terminal the size of ours, and return it."""
+    size = _size()
+    link.sendall(protocol.frame(protocol.RESIZE, 0, struct.pack("!HH", *size)))
+    return size
+
+
+def _run_out_of_memory() -> None:
+    """Have a child killed for want of memory, in our control group, as the program's was in the guest.
+
+    The kernel's own event there is how engines learn of it. The child gives itself to the killer: the stand-in stays,
+    to end with the program's code.
+    """
+    child = os.fork()
+    if child == 0:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write("1000")
+        block = mmap.mmap(-1, MOST_MEMORY, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        for page in range(0, MOST_MEMORY, mmap.PAGESIZE):
+            block[page] = 1
+        os._exit(0)
+    os.waitpid(child, 0)
+    time.sleep(0.1)  # the engine must hear of it before it hears of our end, and does so by another way
 
 
 def _read(count: int) -> bytes:
@@ -110,6 +142,11 @@ def _read(count: int) -> bytes:
 
 def _write(fd: int, data: bytes) -> None:
     """Write all of `data`; where nobody reads any more, drop it, as the program must not notice."""
-    with contextlib.suppress(OSError):
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
         while data:
             data = data[os.write(fd, data) :]
+    except OSError:
+        signal.sigtimedwait({signal.SIGPIPE}, 0)  # ours; one that somebody sends is for the program
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGPIPE})

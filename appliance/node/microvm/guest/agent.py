@@ -7,11 +7,13 @@ call     takes                          does
 ======== ============================== ============================================================
 ping                                    tells that the guest is up
 configure see `Agent.call_configure`    gives a fresh or restored guest its identity and network
-create   id, spec (OCI config.json)     ``runc create``: the container is there, its program not yet running
-exec     id, process (OCI process)      notes a process to run in a container; replies with its ``key``
-attach   key (a container's id, or      ``runc start`` or ``runc exec``, then input and output until EXIT
+create   id, spec (OCI config.json),    ``runc create``: the container is there, its program not yet running
+         processes_of
+exec     id, process (OCI process)      ``runc exec``; replies with the program's ``key`` when it runs, and ends it when
+                                        the caller goes before anybody has attached to it
+attach   key (a container's id, or      ``runc start`` for a container, then input and output until EXIT
          one that exec gave)
-started  id                             replies when the container's program runs, or why it does not
+started  id (or a key)                  replies when the program runs and is attached to, or why it does not
 delete   id                             ``runc delete --force``
 dial     port                           connects to it on the guest's localhost, then input and output until EXIT
 pause, resume, update (resources)  id   what runc does under these names
@@ -28,6 +30,7 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import selectors
 import signal
 import socket
@@ -51,6 +54,9 @@ RUN = Path("/run/casemate")
 PORT_NAME = "casemate"
 BUSYBOX = "/bin/busybox"
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+CGROUPS = Path("/sys/fs/cgroup/pod")
+OPEN_FILES = 1 << 20  # as under the engine's own service, where limits come from that
+CLONE_NEWPID = 0x20000000  # <linux/sched.h>
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207  # <linux/random.h>
 
 
@@ -66,6 +72,7 @@ class Process:
         self.container = container
         self.terminal = terminal
         self.spec = spec  # OCI process of an exec; None for the container's own program
+        self.out_of_memory = False
         self.stream: int | None = None
         self.pid: int | None = None
         self.exit_code: int | None = None
@@ -74,6 +81,7 @@ class Process:
         self.input = bytearray()
         self.input_ended = False
         self.window = protocol.WINDOW
+        self.listening = False  # its output has gone somewhere: to its stream, or where nobody listens
         self.start_result: dict | None = None
         self.start_waiters: list[int] = []
 
@@ -89,6 +97,8 @@ class Agent:
         self.processes: dict[str, Process] = {}
         self.streams: dict[int, Process] = {}
         self.dials: dict[int, Dial] = {}
+        self.callers: dict[int, Process] = {}  # whose exec each stream asked for, until somebody attaches
+        self.pod_init: subprocess.Popen | None = None
         self.counter = 0
         os.set_blocking(port, False)
         self._watch(port, selectors.EVENT_READ, self._port_ready)
@@ -144,7 +154,7 @@ class Agent:
         if stream in self.dials:
             self.dials[stream].frame(kind, payload)
             return
-        process = self.streams.get(stream)
+        process = self.streams.get(stream) or self.callers.get(stream)
         if process is None:
             return
         if kind == protocol.STDIN:
@@ -161,8 +171,9 @@ class Agent:
         elif kind == protocol.HANGUP:
             # Nobody listens any more: on the host, the program has ended, so it must end here.
             self._signal(process, signal.SIGKILL)
-            process.stream = None
+            process.stream, process.listening = None, True
             self.streams.pop(stream, None)
+            self.callers.pop(stream, None)
             self._watch_outputs(process)
 
     def _call(self, stream: int, call: dict) -> None:
@@ -236,8 +247,10 @@ class Agent:
         pid_file = RUN / f"{self.counter}.pid"
         stdio, ours, theirs = {}, [], []
         if process.terminal:
-            listener = self._console(process)
-            arguments = ["--console-socket", listener, *arguments]
+            console, console_path = socket.socket(socket.AF_UNIX), RUN / f"console-{self.counter}"
+            console.bind(str(console_path))
+            console.listen(1)
+            arguments = ["--console-socket", str(console_path), *arguments]
         else:
             inside, process.stdin = os.pipe2(os.O_CLOEXEC)
             out, out_inside = os.pipe2(os.O_CLOEXEC)
@@ -247,6 +260,11 @@ class Agent:
             stdio = {"stdin": inside, "stdout": out_inside, "stderr": err_inside}
 
         def finished(error: str | None) -> None:
+            if process.terminal:
+                console_path.unlink()
+                with console:
+                    if error is None:
+                        self._take_terminal(process, console)
             if error is None:
                 process.pid = int(pid_file.read_text())
                 if process.pid in self.orphans:
@@ -260,28 +278,15 @@ class Agent:
         for fd in ours:
             os.set_blocking(fd, False)
 
-    def _console(self, process: Process) -> str:
-        """Listen where runc sends the terminal of `process`; return the socket's path."""
-        path = RUN / f"console-{self.counter}"
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(str(path))
-        listener.listen(1)
-
-        def accept(_: int) -> None:
-            connection, _address = listener.accept()
-            with connection:
-                _data, ancillary, _flags, _from = connection.recvmsg(4096, socket.CMSG_SPACE(4))
-            self._forget(listener.fileno())
-            listener.close()
-            path.unlink()
-            descriptors = array.array("i", ancillary[0][2][:4])
-            process.stdin = descriptors[0]
-            os.set_blocking(process.stdin, False)
-            process.outputs = {process.stdin: protocol.STDOUT}
-            self._watch_outputs(process)
-
-        self._watch(listener.fileno(), selectors.EVENT_READ, accept)
-        return str(path)
+    def _take_terminal(self, process: Process, listener: socket.socket) -> None:
+        """Take the terminal that runc has sent."""
+        connection, _address = listener.accept()
+        with connection:
+            _data, ancillary, _flags, _from = connection.recvmsg(4096, socket.CMSG_SPACE(4))
+        process.stdin = array.array("i", ancillary[0][2][:4])[0]
+        os.set_blocking(process.stdin, False)
+        process.outputs = {process.stdin: protocol.STDOUT}
+        self._watch_outputs(process)
 
     # --- input and output
 
@@ -327,7 +332,7 @@ class Agent:
 
     def _watch_outputs(self, process: Process) -> None:
         """Read the outputs of `process` exactly while somebody takes them (or nobody ever will)."""
-        wanted = process.start_result is not None and (process.stream is None or process.window > 0)
+        wanted = process.listening and (process.stream is None or process.window > 0)
         watched = self.selector.get_map()
         for fd in list(process.outputs):
             if wanted and fd not in watched:
@@ -335,7 +340,7 @@ class Agent:
                 self._watch(fd, selectors.EVENT_READ, handler)
             elif not wanted and fd in watched:
                 self._forget(fd)
-        if process.exit_code is not None:
+        if process.exit_code is not None and process.listening:
             self._drain(process)
 
     def _read_output(self, process: Process, fd: int) -> bool:
@@ -361,12 +366,15 @@ class Agent:
 
     def _ended(self, process: Process, code: int) -> None:
         """The program has ended: write out what it wrote to files, then tell its output and its code."""
+        process.out_of_memory = was_out_of_memory(process.container)
 
         def synced(_: int) -> None:
             process.exit_code = code
             self._watch_outputs(process)
 
         if process.spec is None:
+            with contextlib.suppress(OSError):  # where it was not the first of its PID namespace, others may be left
+                (CGROUPS / process.container / "cgroup.kill").write_text("1")
             self._spawn([BUSYBOX, "sync"], synced)  # the share is cached: "it has ended" must mean "it is written"
         else:
             synced(0)
@@ -382,7 +390,8 @@ class Agent:
         if process.stream is not None and process.window <= 0 and process.outputs:
             return  # more when the reader has paid
         if process.stream is not None:
-            self._send(protocol.message(protocol.EXIT, process.stream, {"code": process.exit_code}))
+            end = {"code": process.exit_code, "out_of_memory": process.out_of_memory}
+            self._send(protocol.message(protocol.EXIT, process.stream, end))
             self.streams.pop(process.stream, None)
             process.stream = None
         for fd in {*process.outputs, process.stdin} - {None}:
@@ -441,9 +450,13 @@ class Agent:
         must(["/sbin/ip", "-batch", "-"], network_commands(interface))
         self._reply(stream, guest_kernel=os.uname().release)
 
-    def call_create(self, stream: int, *, id: str, spec: dict) -> None:
+    def call_create(self, stream: int, *, id: str, spec: dict, processes_of: str | None) -> None:
+        """processes_of: a container's id, or "pod": whose PID namespace the new container joins; None: its own."""
         if id in self.processes:
             raise CallError(f"container {id} is already in this guest")
+        if processes_of:
+            first = self._pod_init() if processes_of == "pod" else self._container(processes_of).pid
+            next(n for n in spec["linux"]["namespaces"] if n["type"] == "pid")["path"] = f"/proc/{first}/ns/pid"
         bundle = RUN / "bundles" / id
         bundle.mkdir(parents=True)
         (bundle / "config.json").write_text(json.dumps(spec))
@@ -459,41 +472,69 @@ class Agent:
 
         self._runc_program(process, "create", ["--bundle", str(bundle), id], created)
 
+    def _pod_init(self) -> int:
+        """Return the first process of the PID namespace that the pod's containers share; it reaps what they leave."""
+        if self.pod_init is None:
+            import ctypes  # only such pods pay for it
+
+            libc, own = ctypes.CDLL(None, use_errno=True), os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if libc.unshare(CLONE_NEWPID):
+                    raise OSError(ctypes.get_errno(), "cannot make a PID namespace")
+                # It waits for ever, for a pipe that nobody writes to, and the kernel reaps for whom ignores SIGCHLD.
+                self.pod_init = subprocess.Popen(
+                    [BUSYBOX, "cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=ENVIRONMENT,
+                    preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+                )  # fmt: skip
+                self.pod_init.returncode = 0  # it is reaped in _reap
+            finally:
+                libc.setns(own, CLONE_NEWPID)
+                os.close(own)
+        return self.pod_init.pid
+
     def call_exec(self, stream: int, *, id: str, process: dict) -> None:
         self._container(id)
         self.counter += 1
         key = f"{id}/{self.counter}"
-        self.processes[key] = Process(key, id, bool(process.get("terminal")), process)
-        self._reply(stream, key=key)
+        program = self.processes[key] = self.callers[stream] = Process(key, id, bool(process.get("terminal")), process)
+        file = RUN / f"process-{self.counter}.json"
+        file.write_text(json.dumps(process))
+
+        def executed(error: str | None) -> None:
+            file.unlink()
+            if error:
+                self.processes.pop(key)
+                self.callers.pop(stream, None)
+                self._reply(stream, error=error)
+                return
+            if stream not in self.callers:  # gone before the program ran
+                self._signal(program, signal.SIGKILL)
+                self._watch_outputs(program)
+            self._reply(stream, key=key)
+
+        self._runc_program(program, "exec", ["--detach", "--process", str(file), id], executed)
 
     def call_attach(self, stream: int, *, key: str) -> None:
         process = self._container(key)
-        if process.stream is not None or process.start_result is not None:
+        if process.stream is not None or process.listening:
             raise CallError(f"{key} already has its listener")
         process.stream = stream
         self.streams[stream] = process
+        for caller in [caller for caller, called in self.callers.items() if called is process]:
+            self.callers.pop(caller)
 
         def running(error: str | None) -> None:
+            process.listening = True
             process.start_result = {"error": error} if error else {}
             for waiter in [stream, *process.start_waiters]:
                 self._reply(waiter, **process.start_result)
             process.start_waiters = []
-            if error and process.spec is not None:
-                self.processes.pop(key, None)
             self._watch_outputs(process)
 
         if process.spec is None:
             self._runc("start", [process.container], running)
-            return
-        self.counter += 1
-        file = RUN / f"process-{self.counter}.json"
-        file.write_text(json.dumps(process.spec))
-
-        def executed(error: str | None) -> None:
-            file.unlink()
-            running(error)
-
-        self._runc_program(process, "exec", ["--detach", "--process", str(file), process.container], executed)
+        else:
+            running(None)
 
     def call_started(self, stream: int, *, id: str) -> None:
         process = self._container(id)
@@ -562,6 +603,13 @@ def reseed(seed: bytes) -> None:
         fcntl.ioctl(device, RNDRESEEDCRNG)
 
 
+def was_out_of_memory(container: str) -> bool:
+    """Tell whether the kernel has killed a process of this container for want of memory."""
+    with contextlib.suppress(OSError):
+        return "\noom_kill 0\n" not in (CGROUPS / container / "memory.events").read_text()
+    return False
+
+
 def last_error(log: Path) -> str | None:
     """Return the last error in runc's JSON log."""
     with contextlib.suppress(OSError, ValueError):
@@ -590,7 +638,7 @@ def prepare_guest() -> None:
         ("tmpfs", "/run", "mode=0755"),
         ("tmpfs", "/tmp", "mode=1777"),
         ("devpts", "/dev/pts", "newinstance,ptmxmode=0666,mode=0620"),
-        ("tmpfs", "/dev/shm", "mode=1777"),
+        ("tmpfs", "/dev/shm", "mode=1777,size=64m"),  # what engines give a pod
         ("mqueue", "/dev/mqueue", "rw"),
         ("cgroup2", "/sys/fs/cgroup", "rw"),
     ):
@@ -598,6 +646,7 @@ def prepare_guest() -> None:
         must([BUSYBOX, "mount", "-t", kind, "-o", options, kind, target])
     RUN.mkdir(mode=0o700)
     Path("/proc/self/oom_score_adj").write_text("-1000")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
 
 
 def open_port() -> int:
