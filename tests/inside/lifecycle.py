@@ -55,7 +55,7 @@ def main():
         ),
     )[1].split("\n")
     seen["host_time"] = int(time.time())
-    seen["exec_missing"] = execute(web, "/no/such/program")[0]
+    seen["exec_missing"] = refusal(lambda: execute(web, "/no/such/program"))
 
     os.makedirs("/tmp/casemate-test/vol/sub", exist_ok=True)
     Path("/tmp/casemate-test/vol/in").write_text("from host\n")
