@@ -2,7 +2,7 @@
 
 Engines forward a port by connecting to localhost in that namespace, where nothing of a microVM listens. A rule there
 (packets.py) leads every such connection here; the agent connects to the same port in the guest, and the bytes go over
-a stream of the supervisor's socket like a stand-in's.
+a stream of the supervisor's socket like a stand-in's. The listening socket is the runtime's: a jail may make none.
 """
 
 from __future__ import annotations
@@ -18,16 +18,10 @@ from . import protocol
 MOST = 64
 """Connections at a time; the next one is closed at once."""
 
+LISTENER = 3
+"""The supervisor's descriptor of the listening socket."""
+
 SO_ORIGINAL_DST = 80  # <linux/netfilter_ipv4.h>
-
-
-def listener(port: int) -> socket.socket:
-    """Return the socket that the rule leads to. Raises OSError when the port is taken."""
-    listening = socket.socket()
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(("127.0.0.1", port))
-    listening.listen(16)
-    return listening
 
 
 def accept(listening: socket.socket, path: str) -> None:

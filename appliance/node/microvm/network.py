@@ -6,47 +6,55 @@ ingress hand every packet to the tap before the host's stack sees it, and those 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import socket
 import subprocess
+from collections.abc import Iterator
 
 from . import packets
 from .settings import RuntimeFailure
 
 CARD, TAP = "eth0", "tap0"
-FORWARD_PORT = 15001
-"""TCP port on the namespace's loopback where the supervisor takes port-forwards, whatever port they ask for."""
+CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 
 
-def connect(namespace: str, owner_uid: int) -> dict | None:
-    """Make the tap in the network namespace at path `namespace`, joined to eth0; return what the guest's card gets.
+def connect(namespace: str, owner_uid: int) -> tuple[dict | None, socket.socket]:
+    """Make the tap in the network namespace at path `namespace`, joined to eth0.
 
-    The result has mac, mtu, addresses ["ADDRESS/PREFIX"] and routes [{"dst", "gateway", "scope"}]; None when the pod
-    has no network but its loopback. Raises RuntimeFailure naming the command that failed.
+    Returns what the guest's card gets, mac, mtu, addresses ["ADDRESS/PREFIX"] and routes [{"dst", "gateway", "scope"}]
+    (None when the pod has no network but its loopback), and the socket that listens for port-forwards. Raises
+    RuntimeFailure naming the command that failed.
     """
-    links = {link["ifname"]: link for link in json.loads(_inside(namespace, ["ip", "-json", "addr", "show"]))}
-    extra = sorted(name for name, link in links.items() if name not in ("lo", CARD, TAP) and link.get("addr_info"))
-    if extra:
-        raise RuntimeFailure(
-            f"the pod has a second interface {extra[0]}; a microVM gets one: use runtimeClassName: runc"
-        )
-    _inside(namespace, ["ip", "tuntap", "add", "dev", TAP, "mode", "tap", "user", str(owner_uid)])
-    rules = packets.REMOVE + packets.host_rules(FORWARD_PORT)
-    card = links.get(CARD)
-    if card is None:
-        _inside(namespace, ["nft", "-f", "-"], rules)
-        return None
-    routes = json.loads(_inside(namespace, ["ip", "-json", "route", "show", "dev", CARD]) or "[]")
-    routes += json.loads(_inside(namespace, ["ip", "-json", "-6", "route", "show", "dev", CARD]) or "[]")
-    rules += packets.card_rules(CARD, TAP, card["address"], [a["local"] for a in card["addr_info"]])
-    _inside(namespace, ["nft", "-f", "-"], rules)
-    _inside(namespace, ["ip", "link", "set", "dev", TAP, "mtu", str(card["mtu"]), "up"])
-    return {"mac": card["address"], "mtu": card["mtu"], "addresses": _addresses(card), "routes": _routes(routes)}
+    with _inside(namespace):
+        links = {link["ifname"]: link for link in json.loads(_run("ip", "-json", "addr", "show"))}
+        extra = sorted(name for name, link in links.items() if name not in ("lo", CARD, TAP) and link.get("addr_info"))
+        if extra:
+            raise RuntimeFailure(
+                f"the pod has a second interface {extra[0]}; a microVM gets one: use runtimeClassName: runc"
+            )
+        _run("ip", "tuntap", "add", "dev", TAP, "mode", "tap", "user", str(owner_uid))
+        listener = socket.create_server(("127.0.0.1", 0))
+        rules = packets.REMOVE + packets.host_rules(listener.getsockname()[1])
+        card = links.get(CARD)
+        if card is None:
+            _run("nft", "-f", "-", text=rules)
+            return None, listener
+        routes = json.loads(_run("ip", "-json", "route", "show", "dev", CARD) or "[]")
+        routes += json.loads(_run("ip", "-json", "-6", "route", "show", "dev", CARD) or "[]")
+        rules += packets.card_rules(CARD, TAP, card["address"], [a["local"] for a in card["addr_info"]])
+        _run("nft", "-f", "-", text=rules)
+        _run("ip", "link", "set", "dev", TAP, "mtu", str(card["mtu"]), "up")
+    interface = {"mac": card["address"], "mtu": card["mtu"], "addresses": _addresses(card), "routes": _routes(routes)}
+    return interface, listener
 
 
 def disconnect(namespace: str) -> None:
     """Remove what `connect` made, where the namespace is still there."""
-    for argv, text in ((["nft", "-f", "-"], packets.REMOVE), (["ip", "link", "del", "dev", TAP], None)):
-        subprocess.run(["nsenter", f"--net={namespace}", *argv], input=text, text=True, capture_output=True)
+    with contextlib.suppress(OSError, RuntimeFailure), _inside(namespace):
+        _run("nft", "-f", "-", text=packets.REMOVE)
+        _run("ip", "link", "del", "dev", TAP)
 
 
 def _addresses(card: dict) -> list[str]:
@@ -61,9 +69,25 @@ def _routes(routes: list[dict]) -> list[dict]:
     return [{"dst": r["dst"], "gateway": r.get("gateway"), "scope": r.get("scope")} for r in chosen]
 
 
-def _inside(namespace: str, argv: list[str], text: str | None = None) -> str:
-    done = subprocess.run(["nsenter", f"--net={namespace}", *argv], input=text, capture_output=True, text=True)
+@contextlib.contextmanager
+def _inside(namespace: str) -> Iterator[None]:
+    """Enter the network namespace, and come back. (os.setns is Python 3.12's.)"""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/self/ns/net") as own, open(namespace) as pods:
+        if libc.setns(pods.fileno(), CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), f"cannot enter the pod's network namespace {namespace}")
+        try:
+            yield
+        finally:
+            libc.setns(own.fileno(), CLONE_NEWNET)
+
+
+def _run(*argv: str, text: str | None = None) -> str:
+    try:
+        done = subprocess.run(argv, input=text, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise RuntimeFailure(f"{argv[0]} is not installed; deploy installs it (microvm_packages)") from None
     if done.returncode:
         what = " ".join(argv)
-        raise RuntimeFailure(f"the pod's network ({namespace}): {what}: {done.stderr.strip() or done.returncode}")
+        raise RuntimeFailure(f"the pod's network: {what}: {done.stderr.strip() or done.returncode}")
     return done.stdout

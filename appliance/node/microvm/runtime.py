@@ -16,6 +16,8 @@ from pathlib import Path
 
 TYPE_CHECKING = False  # as typing's, which is not imported: `state` and `kill` are called often and must be quick
 if TYPE_CHECKING:
+    import socket
+
     from .sandboxes import Sandbox
 
 RUNC = "runc"
@@ -105,11 +107,11 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
         sandbox.netns.write_text(namespace)
         if plan.template:
             sandbox.template.symlink_to(plan.template.directory)
-        interface = network.connect(namespace, sandbox.uid)
+        interface, listener = network.connect(namespace, sandbox.uid)
         (sandbox.ctl / "orders.json").write_text(json.dumps(plan.orders(config, interface)))
         os.chown(sandbox.ctl / "orders.json", sandbox.uid, sandbox.uid)
         _replace(bundle, plan.jail(config, sandbox, _argv("_supervise")))
-        code = _runc(call.argv)
+        code = _runc(_with_option(call, "--preserve-fds=1"), listener)
     except BaseException:
         _remove_sandbox(sandbox)
         raise
@@ -311,9 +313,22 @@ def _globals(call: Call) -> list[str]:
     return [f"--root={call.globals['--root']}"] if "--root" in call.globals else []
 
 
-def _runc(argv: list[str]) -> int:
-    """Run runc with our own input, output and descriptors, and return its exit code."""
-    return subprocess.run([RUNC, *argv], close_fds=False).returncode
+def _with_option(call: Call, option: str) -> list[str]:
+    """Return the command line of `call` with one option more for its verb."""
+    position = call.argv.index(call.verb) + 1
+    return [*call.argv[:position], option, *call.argv[position:]]
+
+
+def _runc(argv: list[str], listener: socket.socket | None = None) -> int:
+    """Run runc with our own input, output and descriptors, and return its exit code; `listener` becomes its descriptor 3."""
+    inherit = None
+    if listener:
+        listener.set_inheritable(True)
+
+        def inherit() -> None:
+            os.dup2(listener.fileno(), 3)
+
+    return subprocess.run([RUNC, *argv], close_fds=False, preexec_fn=inherit).returncode
 
 
 def _argv(*verb: str) -> list[str]:

@@ -21,7 +21,6 @@ import time
 from pathlib import Path
 
 from . import boot, forward, protocol
-from .network import FORWARD_PORT
 from .qemu import Machine
 from .settings import RuntimeFailure
 
@@ -56,7 +55,7 @@ def main() -> int:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(SOCKET))
     listener.listen(64)
-    ports = forward.listener(FORWARD_PORT)
+    ports = socket.socket(fileno=forward.LISTENER)
     _publish(INFO, json.dumps(info))
     Router(guest, listener, ports).serve()
     guest.read_console()
