@@ -320,7 +320,7 @@ def _with_option(call: Call, option: str) -> list[str]:
 
 
 def _runc(argv: list[str], listener: socket.socket | None = None) -> int:
-    """Run runc with our own input, output and descriptors, and return its exit code; `listener` becomes its descriptor 3."""
+    """Run runc with our own input, output and descriptors (`listener` as the third); return its exit code."""
     inherit = None
     if listener:
         listener.set_inheritable(True)
