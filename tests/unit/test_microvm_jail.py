@@ -3,7 +3,6 @@
 import ctypes
 import ctypes.util
 import dataclasses
-import socket
 
 import pytest
 
@@ -91,6 +90,7 @@ def test_the_filter_allows_no_way_out_and_knows_every_call_that_it_names():
     names = [name for rule in profile["syscalls"] for name in rule["names"]]
     assert profile["defaultAction"] == "SCMP_ACT_ERRNO"
     assert not set(names) & set(FORBIDDEN.split())
+    assert len(set(names)) == len(names)
     library = ctypes.util.find_library("seccomp")
     if not library:
         pytest.skip("no libseccomp here to ask")
@@ -99,10 +99,8 @@ def test_the_filter_allows_no_way_out_and_knows_every_call_that_it_names():
 
 
 def test_sockets_are_of_this_machine_and_children_get_no_new_namespace():
-    rules = [(rule["names"], *rule["args"]) for rule in seccomp.profile()["syscalls"] if "args" in rule]
-    assert sorted((names, rule["op"], rule["value"]) for names, rule in rules) == [
-        (["clone"], "SCMP_CMP_MASKED_EQ", 0x7E020080),
-        (["socket"], "SCMP_CMP_EQ", socket.AF_UNIX),
-        (["socket"], "SCMP_CMP_EQ", socket.AF_INET),
-        (["socketpair"], "SCMP_CMP_EQ", socket.AF_UNIX),
-    ]
+    rules = {rule["names"][0]: rule["args"][0] for rule in seccomp.profile()["syscalls"] if "args" in rule}
+    assert rules["socket"]["value"] == rules["socketpair"]["value"] == 1
+    assert rules["clone"] == {
+        "index": 0, "op": "SCMP_CMP_MASKED_EQ", "value": 0x7E020080, "valueTwo": 0,
+    }  # fmt: skip
