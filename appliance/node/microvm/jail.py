@@ -18,8 +18,9 @@ JAIL_CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID"
 
 OVERHEAD_MIB = {"kvm": 192, "tcg": 192 + qemu.TRANSLATION_MIB}
 """Most memory that QEMU and the supervisor may take besides the guest's own."""
-JAIL_PROCESSES, STAND_IN_PROCESSES = 160, 512
-"""Most threads of a jail besides one a virtual processor (QEMU's pool has up to 64), and of a container's stand-ins."""
+JAIL_PROCESSES, STAND_IN_PROCESSES = 256, 512
+"""Most threads of a jail besides one a virtual processor (64 each for QEMU and port-forward), and of a container's
+stand-ins."""
 STAND_IN_MEMORY_MIB = 256
 """Most memory of a container's stand-ins, one for the container and one an exec, some 6 MiB each."""
 OPEN_FILES = 16384
