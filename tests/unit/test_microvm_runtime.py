@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.node.microvm import cpio, image, network, qemu, template
+from appliance.node.microvm import cpio, image, network, qemu
 from appliance.node.microvm.runtime import Call
-from appliance.node.microvm.settings import Size
 
 LAUNCHER = Path(__file__).parents[2] / "appliance/node/bin/casemate-microvm"
 
@@ -122,34 +121,3 @@ def test_routes_that_follow_from_addresses_are_left_out_and_gateways_come_last()
 )
 def test_old_qemus_need_a_writable_template(version, expected):
     assert qemu.private_memory_read_only(version) is expected
-
-
-def test_a_template_is_named_by_all_it_depends_on(tmp_path):
-    one = image.Image("key", tmp_path, "6.1")
-    base = template.key(one, Size("s", 256, 1), "tcg", "q1")
-    others = {
-        template.key(image.Image("other", tmp_path, "6.1"), Size("s", 256, 1), "tcg", "q1"),
-        template.key(one, Size("s", 512, 1), "tcg", "q1"),
-        template.key(one, Size("s", 256, 2), "tcg", "q1"),
-        template.key(one, Size("s", 256, 1), "kvm", "q1"),
-        template.key(one, Size("s", 256, 1), "tcg", "q2"),
-    }
-    assert len(others) == 5 and base not in others
-    assert template.key(one, Size("renamed", 256, 1), "tcg", "q1") == base
-
-
-def test_a_template_whose_memory_was_written_to_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(template, "TEMPLATES", tmp_path)
-    one, size = image.Image("key", tmp_path, "6.1"), Size("s", 256, 1)
-    directory = tmp_path / template.key(one, size, "tcg", "q")
-    directory.mkdir()
-    for name in ("memory", "devices"):
-        (directory / name).write_bytes(b"saved")
-    files = [template._identity(directory / name) for name in ("memory", "devices")]
-    (directory / "template.json").write_text(json.dumps({"files": files, "read_only": True}))
-    assert template.find(one, size, "tcg", "q")
-    before = os.stat(directory / "memory")
-    with open(directory / "memory", "r+b") as file:
-        file.write(b"x")
-    os.utime(directory / "memory", ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert template.find(one, size, "tcg", "q") is None

@@ -19,6 +19,10 @@ from .qemu import Machine, Qmp, socket_pair
 from .settings import RuntimeFailure
 
 
+class GuestEnded(RuntimeFailure):
+    """The guest ended, which is not what a slow one does."""
+
+
 @dataclasses.dataclass
 class Guest:
     """A running QEMU; `console` is a non-blocking pipe with what the guest and QEMU print."""
@@ -45,7 +49,7 @@ class Guest:
                 data = self.agent.recv(65536)
             if not data:
                 self.read_console()
-                raise RuntimeFailure(f"the guest ended before it answered; it printed: {self.last_words()}")
+                raise GuestEnded(f"the guest ended before it answered; it printed: {self.last_words()}")
             for kind, _, payload in self.decoder.feed(data):
                 if kind == protocol.REPLY:
                     reply = json.loads(payload)

@@ -1,6 +1,7 @@
 """casemate-microvm: runc's command line for the engine, and a few verbs for whoever looks after the host.
 
-casemate-microvm prepare [--check] [--refresh]   image, probe and template, as far as they are not current
+casemate-microvm prepare [--check] [--refresh]   image, probe and template, as far as they are not current;
+                         [--verify]              --verify reads templates first, and makes damaged ones anew
 casemate-microvm image [--refresh]               make the guest image
 casemate-microvm probe                           find out which accelerator works
 casemate-microvm template                        make the templates
@@ -42,7 +43,7 @@ def _admin(verb: str, arguments: list[str]) -> int:
     from .sandboxes import Sandbox, of_container
     from .settings import RuntimeFailure
 
-    known = {"prepare": {"--check", "--refresh"}, "image": {"--refresh"}}.get(verb, set())
+    known = {"prepare": {"--check", "--refresh", "--verify"}, "image": {"--refresh"}}.get(verb, set())
     names = [a for a in arguments if not a.startswith("-")]
     if unknown := [a for a in arguments if a.startswith("-") and a not in known]:
         print(f"casemate-microvm {verb}: unknown option {unknown[0]}", file=sys.stderr)
@@ -61,6 +62,7 @@ def _admin(verb: str, arguments: list[str]) -> int:
                 [verb] if verb != "prepare" else ["image", "probe", "template"],
                 check="--check" in arguments,
                 refresh="--refresh" in arguments,
+                verify="--verify" in arguments,
                 report=lambda text: print(text, file=sys.stderr, flush=True),
             )
     except (RuntimeFailure, OSError) as error:

@@ -24,6 +24,7 @@ class Plan:
     size: settings.Size
     accelerator: str
     template: template.Template | None
+    template_wanted: bool
     notes: tuple[str, ...]
 
     def orders(self, config: dict, interface: dict | None) -> dict:
@@ -35,6 +36,7 @@ class Plan:
         return {
             "machine": dataclasses.asdict(self._machine()),
             "template": found,
+            "template_wanted": self.template_wanted,
             "size": self.size.name,
             "start_deadline_s": self.settings.start_deadline_s,
             # A restored guest that is slow to answer is on a busy host, where a cold boot would be slower still.
@@ -95,11 +97,13 @@ def plan(config: dict) -> Plan:
     guest_image = image.current()
     if guest_image is None:
         raise RuntimeFailure(f"there is no guest image below {image.IMAGES}; `casemate-microvm prepare` makes it")
-    wanted = specs.resources(config.get("annotations") or {})
+    annotations = config.get("annotations") or {}
+    wanted = specs.resources(annotations)
     size = configured.size_for(wanted.memory, wanted.vcpus)
     chosen = accelerator.known(configured, guest_image) or accelerator.remembered()
-    found = template.find(guest_image, size, chosen, qemu.identity())
-    notes = []
-    if size.template and not found:
-        notes.append(f"no good template of size {size.name}: cold boot; `casemate-microvm prepare` cures it")
-    return Plan(configured, guest_image, size, chosen, found, tuple(notes))
+    found, notes = None, []
+    template_wanted = size in configured.templates() and not specs.boots_cold(annotations)
+    if template_wanted:
+        found, why_not = template.find(guest_image, size, chosen, qemu.identity())
+        notes = [] if found else [f"no good template of size {size.name}, so the guest booted cold: {why_not}"]
+    return Plan(configured, guest_image, size, chosen, found, template_wanted, tuple(notes))

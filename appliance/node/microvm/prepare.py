@@ -23,17 +23,19 @@ def missing(configured: Settings) -> list[str]:
     chosen = accelerator.known(configured, guest_image)
     if chosen is None:
         return ["probe", "template"]
-    wanted = [size for size in configured.sizes if size.template]
-    found = all(template.find(guest_image, size, chosen, qemu.identity()) for size in wanted)
-    return [] if found else ["template"]
+    found = [template.find(guest_image, size, chosen, qemu.identity())[0] for size in configured.templates()]
+    return [] if all(found) else ["template"]
 
 
-def prepare(parts: list[str], check: bool, refresh: bool, report: Report) -> dict:
+def prepare(parts: list[str], check: bool, refresh: bool, verify: bool, report: Report) -> dict:
     """Make those of `parts` that are not current; with `check`, only tell.
 
+    `refresh` makes a new image in any case; `verify` reads the templates, and one that is damaged is made anew.
     Returns {"changed": bool, "made": [...]}. Raises RuntimeFailure when one cannot be made.
     """
     configured = settings.load()
+    if verify:
+        _verify(configured, report)
     made = [part for part in missing(configured) if part in parts]
     if refresh and "image" in parts:
         made = ["image", *(part for part in ("probe", "template") if part in parts)]
@@ -41,6 +43,14 @@ def prepare(parts: list[str], check: bool, refresh: bool, report: Report) -> dic
         with store.making("prepare"):
             _make(configured, parts, refresh, report)
     return {"changed": bool(made), "made": made}
+
+
+def _verify(configured: Settings, report: Report) -> None:
+    guest_image = image.current()
+    chosen = accelerator.known(configured, guest_image)
+    for size in configured.templates() if guest_image and chosen else []:
+        if template.drop_damaged(guest_image, size, chosen, qemu.identity()):
+            report(f"template {size.name}: its memory is not what was written; is the disk failing?")
 
 
 def _make(configured: Settings, parts: list[str], refresh: bool, report: Report) -> None:
@@ -78,7 +88,7 @@ def _begin_with_tcg(
 
 def _templates(configured: Settings, guest_image: Image, chosen: str, report: Report) -> set[str]:
     """Make all templates, as many at a time as there are processors; return their names."""
-    identity, sizes = qemu.identity(), [size for size in configured.sizes if size.template]
+    identity, sizes = qemu.identity(), configured.templates()
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(template.make, configured, guest_image, s, chosen, identity, report) for s in sizes]
     for job in jobs:
@@ -92,10 +102,9 @@ def status() -> dict:
     guest_image = image.current()
     chosen = accelerator.known(configured, guest_image)
     templates = []
-    for size in configured.sizes:
-        if size.template and guest_image and chosen:
-            found = template.find(guest_image, size, chosen, qemu.identity())
-            templates.append({"size": size.name, "ready": bool(found)})
+    for size in configured.templates() if guest_image and chosen else []:
+        found, why_not = template.find(guest_image, size, chosen, qemu.identity())
+        templates.append({"size": size.name, "ready": bool(found), "why_not": why_not})
     sandboxes = []
     for sandbox in all_sandboxes():
         try:

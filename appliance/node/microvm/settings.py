@@ -11,6 +11,8 @@ CONFIG = Path("/etc/casemate/microvm.json")
 STATE = Path("/var/lib/casemate/microvm")
 RUN = Path("/run/casemate/microvm")
 
+PREPARE_UNIT = "casemate-microvm-prepare.service"
+
 MIB = 1024 * 1024
 
 
@@ -36,6 +38,7 @@ class Settings:
     probe_deadline_s: int = 10
     start_deadline_s: int = 120
     guest_overhead_mib: int = 96
+    start: str = "template"
     kernel_package: str = "linux-image-amd64"
     guest_packages: tuple[str, ...] = ("busybox-static", "iproute2", "libpython3-stdlib", "python3-minimal", "runc")
     sizes: tuple[Size, ...] = (
@@ -43,6 +46,10 @@ class Settings:
         Size("medium", 512, 1, template=True),
         Size("large", 1024, 2),
     )
+
+    def templates(self) -> list[Size]:
+        """Return the sizes that have a template."""
+        return [size for size in self.sizes if size.template and self.start == "template"]
 
     def size_for(self, memory: int | None, vcpus: int | None) -> Size:
         """Return the smallest size that holds a pod with `memory` bytes and `vcpus` processors.
@@ -87,6 +94,8 @@ def load(path: Path = CONFIG) -> Settings:
         raise RuntimeFailure(f"{path}: {error}") from None
     if settings.accelerator not in ("auto", "kvm", "tcg"):
         raise RuntimeFailure(f"{path}: accelerator is {settings.accelerator!r}, not one of auto, kvm, tcg")
+    if settings.start not in ("template", "cold"):
+        raise RuntimeFailure(f"{path}: start is {settings.start!r}, not one of template, cold")
     if not settings.sizes:
         raise RuntimeFailure(f"{path}: sizes is empty; a guest needs at least one")
     return settings

@@ -15,6 +15,8 @@ from . import fields
 from .settings import MIB, RuntimeFailure
 
 CRI = "io.kubernetes.cri."
+OURS = "io.casemate.microvm/"
+BOOT = f"{OURS}boot"
 
 GUEST_FILE_SYSTEMS = {"bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 """Types of mounts that need nothing of the host: runc makes them in the guest."""
@@ -70,6 +72,17 @@ def check_sandbox(spec: dict) -> str:
     if not namespaces["network"]:
         raise RuntimeFailure("the engine made no network namespace for this pod; only pods made through CRI have one")
     return namespaces["network"]
+
+
+def boots_cold(annotations: dict[str, str]) -> bool:
+    """Tell whether the pod's annotation asks for a cold boot.
+
+    Raises RuntimeFailure for one that means nothing, so that a misspelt one is not taken for obeyed.
+    """
+    for name, value in annotations.items():
+        if name.startswith(OURS) and (name, value) != (BOOT, "cold"):
+            raise RuntimeFailure(f"the pod's annotation {name}: {value} means nothing here; known is {BOOT}: cold")
+    return BOOT in annotations
 
 
 def resources(annotations: dict[str, str]) -> Resources:

@@ -75,9 +75,11 @@ def _start(orders: dict) -> tuple[boot.Guest, dict]:
             guest = boot.launch(dataclasses.replace(machine, **template["memory"], incoming=True))
             broken = True
             boot.restore(guest, template["devices"])
-            broken = False  # from here on, only the clock can run out
+            broken = False
             reply = _configure(guest, configure, min(deadline, time.monotonic() + orders["restore_deadline_s"]))
         except RuntimeFailure as error:
+            # One that is silent may be on a busy host; `prepare --verify` tells whether its memory is good.
+            broken = broken or isinstance(error, boot.GuestEnded)
             notes.append(f"the template could not be used, so the guest booted cold: {error}")
             print(f"casemate: {notes[-1]}", file=sys.stderr, flush=True)
             if guest:
@@ -96,6 +98,7 @@ def _start(orders: dict) -> tuple[boot.Guest, dict]:
         "started_from": started_from,
         "started_in_s": round(time.monotonic() - begin, 3),
         "template_broken": broken,
+        "template_failed": orders["template_wanted"] and started_from == "cold",
         "notes": orders["notes"] + notes,
     }
     return guest, info

@@ -7,7 +7,6 @@ The agent waits and nothing is mounted, so it holds no secret and no identity bu
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -25,6 +24,7 @@ from .settings import MIB, STATE, Settings, Size
 TEMPLATES = STATE / "templates"
 SHARES = ("share", "volumes")
 """Mount tags of a guest's two 9p exports: containers' root file systems, and their volumes."""
+FILES = ("memory", "devices")
 OWN_NETWORK = ("unshare", "--net")
 """Put before QEMU on the host: it makes its tap in a network namespace that goes away with it."""
 
@@ -40,14 +40,14 @@ class Template:
 def key(image: Image, size: Size, accelerator: str, qemu_identity: str) -> str:
     """Return the name of the template that fits these."""
     sample = machine(image, size, accelerator).argv()
-    parts = [image.key, size.memory_mib, size.vcpus, accelerator, qemu_identity, os.uname().release, sample]
+    parts = [image.key, size.memory_mib, size.vcpus, accelerator, qemu_identity, sample]
     if accelerator == "kvm":
-        parts.append(_host_cpu())  # a guest saved with `-cpu host` fits only the processor it was saved on
+        parts += [os.uname().release, _host_cpu()]  # a guest saved with `-cpu host` fits only what it was saved on
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def find(image: Image, size: Size, accelerator: str, qemu_identity: str) -> Template | None:
-    """Return the template for these, or None when there is none or its memory is not as it was saved.
+def find(image: Image, size: Size, accelerator: str, qemu_identity: str) -> tuple[Template | None, str]:
+    """Return the template for these and "", or None and why there is none that can be used.
 
     QEMU before 8.2 can only open the memory file for writing, though it maps it privately. The file's change time,
     which no process can set, tells whether a guest that broke out of its QEMU has written to it.
@@ -55,11 +55,36 @@ def find(image: Image, size: Size, accelerator: str, qemu_identity: str) -> Temp
     directory = TEMPLATES / key(image, size, accelerator, qemu_identity)
     record = store.read_json(directory / "template.json")
     if record is None:
-        return None
-    with contextlib.suppress(FileNotFoundError):
-        if [_identity(directory / name) for name in ("memory", "devices")] == record["files"]:
-            return Template(directory, directory / "memory", directory / "devices", record["read_only"])
-    return None
+        return None, "none was made yet for this QEMU, guest image and configuration, or the last one was broken"
+    for name in FILES:
+        file = directory / name
+        if not file.exists():
+            return None, f"{file} is missing"
+        if _identity(file) != record["files"][name]["identity"]:
+            return None, f"{file} was written to after it was made"
+    if _sha256(directory / "devices") != record["files"]["devices"]["sha256"]:
+        return None, f"{directory / 'devices'} is not what was written"
+    return Template(directory, directory / "memory", directory / "devices", record["read_only"]), ""
+
+
+def drop_damaged(image: Image, size: Size, accelerator: str, qemu_identity: str) -> bool:
+    """Read the template's memory, as a start does not; drop one that is not what was written, and tell whether it was.
+
+    A bad disk changes no time stamp, and a guest with a wrong bit may run for a while.
+    """
+    found, _ = find(image, size, accelerator, qemu_identity)
+    if found is None:
+        return False
+    record = store.read_json(found.directory / "template.json")
+    if _sha256(found.memory) == record["files"]["memory"]["sha256"]:
+        return False
+    drop(found.directory)
+    return True
+
+
+def drop(directory: Path) -> None:
+    """Let no pod use this template again; the guests that run from it keep its files."""
+    (directory / "template.json").unlink(missing_ok=True)
 
 
 def machine(image: Image, size: Size, accelerator: str) -> Machine:
@@ -81,7 +106,7 @@ def make(settings: Settings, image: Image, size: Size, accelerator: str, qemu_id
 
     Raises RuntimeFailure when the guest does not boot within the settings' deadline or QEMU refuses to save it.
     """
-    if find(image, size, accelerator, qemu_identity):
+    if find(image, size, accelerator, qemu_identity)[0]:
         return
     name = key(image, size, accelerator, qemu_identity)
     TEMPLATES.mkdir(parents=True, exist_ok=True)
@@ -97,7 +122,7 @@ def make(settings: Settings, image: Image, size: Size, accelerator: str, qemu_id
         _try(settings, guest_machine, Template(files, files / "memory", files / "devices", read_only))
         record = {
             "size": dataclasses.asdict(size), "accelerator": accelerator, "image": image.key, "read_only": read_only,
-            "files": [_identity(files / n) for n in ("memory", "devices")],
+            "files": {n: {"identity": _identity(files / n), "sha256": _sha256(files / n)} for n in FILES},
         }  # fmt: skip
         store.write_json(files / "template.json", record)
         shutil.rmtree(TEMPLATES / name, ignore_errors=True)
@@ -159,6 +184,11 @@ def _save(settings: Settings, guest_machine: Machine, files: Path) -> None:
 def _identity(file: Path) -> list[int]:
     stat = file.stat()
     return [stat.st_ino, stat.st_size, stat.st_ctime_ns]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _host_cpu() -> str:

@@ -7,12 +7,13 @@ import os
 import signal
 from pathlib import Path
 
-from appliance.node.microvm import sandboxes
+from appliance.node.microvm import sandboxes, settings
 from appliance.node.reset.remover import Remover
 
 
 def reset(remover: Remover, options: dict) -> None:
-    """End what runs as a user of a jail, unmount the sandboxes."""
+    """End what makes templates and what runs as a user of a jail, unmount the sandboxes."""
+    remover.unit(settings.PREPARE_UNIT)
     for pid in _processes():
         remover.do(f"process {pid} of a microVM", lambda pid=pid: _kill(pid))
     for sandbox in sandboxes.all_sandboxes():

@@ -110,11 +110,12 @@ def microvm(host: Host, settings: Settings) -> Finding:
             cure="appliance deploy",
         )
     if status.get("missing"):
+        reasons = [f"template {t['size']}: {t['why_not']}" for t in status.get("templates", []) if not t["ready"]]
         return Finding(
             ok=False,
-            evidence="missing or no longer current: " + ", ".join(str(one) for one in status["missing"]),
+            evidence="; ".join(["missing or no longer current: " + ", ".join(status["missing"]), *reasons]),
             cause="not made yet, or kernel, QEMU, packages or settings changed since: pods start slowly or not at all",
-            cure="appliance deploy",
+            cure="systemctl start casemate-microvm-prepare; journalctl -u casemate-microvm-prepare if it fails",
         )
     return Finding(ok=True, evidence=f"image and templates are current, guests run with {status.get('accelerator')}")
 
