@@ -44,12 +44,19 @@ def is_address(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_cidr(value: object) -> bool:
-    try:
-        ipaddress.ip_network(str(value), strict=True)
-    except ValueError:
-        return False
-    return isinstance(value, str) and "/" in value
+def _is_cidr(version: int) -> Callable[[object], bool]:
+    def accepts(value: object) -> bool:
+        try:
+            network = ipaddress.ip_network(str(value), strict=True)
+        except ValueError:
+            return False
+        return isinstance(value, str) and "/" in value and network.version == version
+
+    return accepts
+
+
+def _is_mtu(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and (value == 0 or 1280 <= value <= 65535)
 
 
 def _is_port(value: object) -> bool:
@@ -79,7 +86,9 @@ def _is_endpoint(value: object) -> bool:
     )
 
 
-CIDR = Format("a network in CIDR form with no host bits set, such as 10.88.0.0/16", _is_cidr)
+CIDR = Format("an IPv4 network in CIDR form with no host bits set, such as 10.88.0.0/16", _is_cidr(4))
+CIDR6 = Format("an IPv6 network in CIDR form with no host bits set, such as fd00:86::/64", _is_cidr(6))
+MTU = Format("a number of bytes from 1280 to 65535, or 0", _is_mtu)
 PORT = Format("a port number from 1 to 65535", _is_port)
 LISTEN = Format("an address or a host name to listen on", _is_listen_address)
 ENDPOINT = Format("HOST:PORT, such as 192.0.2.10:9100", _is_endpoint)

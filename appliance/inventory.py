@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from appliance import manifests, schema
 from appliance.connection_variables import known_connection_variables
 from appliance.errors import UsageError
-from appliance.formats import CIDR, DNS_NAME, ENDPOINT, PORT, is_address
+from appliance.formats import CIDR, CIDR6, DNS_NAME, ENDPOINT, PORT, is_address
 from appliance.positions import Positions, Problem, dotted, suggestion
 from appliance.schema import UNKNOWN, Finding, Option
 
@@ -288,7 +288,7 @@ class _HostJudge:
         networks = [
             (name, ipaddress.ip_network(str(self._value(name))))
             for name, option in self._options.items()
-            if option.format is CIDR and CIDR.accepts(self._value(name))
+            if option.format in (CIDR, CIDR6) and option.format.accepts(self._value(name))
         ]
         for name, network in networks:
             if is_address(address) and ipaddress.ip_address(str(address)) in network:

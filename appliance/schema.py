@@ -11,7 +11,21 @@ from pathlib import Path
 
 import yaml
 
-from appliance.formats import CIDR, DEVICE, DURATION, ENDPOINT, IMAGE, INTERFACE, LISTEN, PATH, PORT, SIZE, Format
+from appliance.formats import (
+    CIDR,
+    CIDR6,
+    DEVICE,
+    DURATION,
+    ENDPOINT,
+    IMAGE,
+    INTERFACE,
+    LISTEN,
+    MTU,
+    PATH,
+    PORT,
+    SIZE,
+    Format,
+)
 from appliance.positions import KeyPath, suggestion
 
 # Variable (or `list[].key` inside one) to the form its value must have. An empty string is always accepted where the
@@ -22,6 +36,8 @@ FORMATS: dict[str, Format] = {
     "engine_images[].reference": IMAGE,
     "engine_metrics_address": ENDPOINT,
     "engine_pod_cidr": CIDR,
+    "engine_pod_cidr6": CIDR6,
+    "engine_pod_mtu": MTU,
     "engine_root": PATH,
     "monitoring_listen_address": LISTEN,
     "monitoring_node_exporter_port": PORT,

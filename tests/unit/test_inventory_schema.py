@@ -106,13 +106,15 @@ def test_lab_inventory_has_the_running_hosts_with_the_lab_s_variables(tmp_path, 
     assert lab_inventory(tmp_path)["appliance"] == {"hosts": ["h1"]}
     monkeypatch.setenv("CASEMATE_LAB_DIR", str(tmp_path))
     (host,) = load([HERE / "inventories/lab"], content=HERE).hosts
-    assert host.vars == {**variables, "pods_demo": True}
+    assert host.vars == {**variables, "pods_demo": True, "engine_pod_cidr6": "fd00:86::/64"}
 
 
 @pytest.mark.parametrize(
     "form, good, bad",
     [
-        (formats.CIDR, ["10.0.0.0/8", "fd00::/64"], ["10.0.0.1/8", "10.0.0.0", "10.0.0.0/33", "", 10]),
+        (formats.CIDR6, ["fd00::/64"], ["fd00::1/64", "10.0.0.0/8", "fd00::", "", 10]),
+        (formats.MTU, [0, 1280, 65535], [1, 1279, 65536, True, "1500"]),
+        (formats.CIDR, ["10.0.0.0/8"], ["10.0.0.1/8", "fd00::/64", "10.0.0.0", "10.0.0.0/33", "", 10]),
         (formats.PORT, [1, 65535], [0, 65536, True, "80"]),
         (formats.DEVICE, ["/dev/vdb", "/dev/disk/by-id/x"], ["vdb", "/dev/", "/etc/x", "/dev/../etc/x"]),
         (formats.PATH, ["/", "/a b"], ["a", "/a/../b", "", "/a\n"]),

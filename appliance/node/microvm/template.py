@@ -25,6 +25,9 @@ TEMPLATES = STATE / "templates"
 SHARES = ("share", "volumes")
 """Mount tags of a guest's two 9p exports: containers' root file systems, and their volumes."""
 FILES = ("memory", "devices")
+"""Both are recorded in template.json: inode, size and change time, and SHA-256."""
+PATIENCE = 3
+"""How many times as long as a pod's guest a template's may take: no pod waits, and several boot at a time."""
 OWN_NETWORK = ("unshare", "--net")
 """Put before QEMU on the host: it makes its tap in a network namespace that goes away with it."""
 
@@ -155,7 +158,7 @@ def _try(settings: Settings, guest_machine: Machine, saved: Template) -> None:
     guest = boot.launch(restored, prefix=OWN_NETWORK)
     try:
         boot.restore(guest, str(saved.devices))
-        guest.call("ping", time.monotonic() + settings.start_deadline_s)
+        guest.call("ping", time.monotonic() + PATIENCE * settings.start_deadline_s)
     finally:
         guest.end()
 
@@ -168,7 +171,7 @@ def _save(settings: Settings, guest_machine: Machine, files: Path) -> None:
     guest_machine = dataclasses.replace(guest_machine, memory_file=str(memory), memory_shared=True)
     guest = boot.launch(guest_machine, prefix=OWN_NETWORK)
     try:
-        guest.call("ping", time.monotonic() + settings.start_deadline_s)
+        guest.call("ping", time.monotonic() + PATIENCE * settings.start_deadline_s)
         control = qemu.Qmp(guest.qmp_socket)
         control.command("stop")
         with (files / "devices").open("wb") as file:
