@@ -71,7 +71,7 @@ def state(host: Host) -> str:
     if leader is None:
         return "stopped"
     said = subprocess.run(
-        [*_enter(leader), "systemctl", "is-system-running"], capture_output=True, text=True, check=False
+        [*enter(leader), "systemctl", "is-system-running"], capture_output=True, text=True, check=False
     ).stdout.strip()
     return said or "starting"
 
@@ -81,10 +81,11 @@ def shell(host: Host, command: list[str]) -> list[str]:
     leader = leader_of(host.root)
     if leader is None:
         raise CasemateError(f"{host.name} is not running", cure="appliance lab up")
-    return [*_enter(leader), *(command or ["/bin/bash", "-l"])]
+    return [*enter(leader), *(command or ["/bin/bash", "-l"])]
 
 
-def _enter(leader: int) -> list[str]:
+def enter(leader: int) -> list[str]:
+    """The argv that runs what is appended to it in the host whose PID 1 is `leader`, as root."""
     clean = ["HOME=/root", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
     clean += [f"{k}={os.environ[k]}" for k in ("TERM", "LANG") if k in os.environ]
     return ["nsenter", "-t", str(leader), "-a", "--wdns=/root", "env", "-i", *clean]

@@ -1,25 +1,27 @@
 """`casemate-pod`: run, list and remove pods on this host."""
 
 import argparse
+import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import threading
 from pathlib import Path
 
-from . import listing, live, settings, sync, teardown, units
+from . import listing, live, logs, settings, state, sync, teardown, units
 from .cri import Cri
 from .cri_model import CriError
 from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load, load_directory
 from .runner import Runner
 from .spdy import StreamingError
 
-INVALID = 2  # the exit code for a manifest that cannot be run; the unit does not restart the runner then
+INVALID = 2  # the exit code for what cannot be meant; the unit does not restart the runner then
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; the exit code: 0 done, 1 failed, 2 bad usage or bad manifest; of exec, the program's own."""
+    """Run one command; the exit code: 0 done, 1 failed, 2 bad usage, manifest or pod; exec's: the program's."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -27,7 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     except ManifestError as error:
         print(error, file=sys.stderr)
         return INVALID
-    except (CriError, StreamingError, live.NoSuchPod, units.UnitError, PermissionError) as error:
+    except (live.NoSuchPod, logs.NoLog) as error:
+        print(f"casemate-pod: {error}", file=sys.stderr)
+        return INVALID
+    except (CriError, StreamingError, units.UnitError, PermissionError) as error:
         print(f"casemate-pod: {error}", file=sys.stderr)
         return 1
 
@@ -69,6 +74,17 @@ def _parser() -> argparse.ArgumentParser:
     _target(attach)
     attach.add_argument("-i", "--stdin", action="store_true", help="pass on this command's input")
     attach.set_defaults(function=_attach)
+
+    logs_ = commands.add_parser("logs", help="print a container's log")
+    _target(logs_)
+    logs_.add_argument("-f", "--follow", action="store_true", help="go on until the container has ended for good")
+    logs_.add_argument("--tail", type=int, metavar="LINES", help="only the last lines")
+    logs_.add_argument(
+        "--since", type=logs.moment, default=0, metavar="WHEN", help="90s, 5m, 2h, 1d or a date and time"
+    )
+    logs_.add_argument("-p", "--previous", action="store_true", help="the log of the container before the last restart")
+    logs_.add_argument("--timestamps", action="store_true", help="begin each line with its time")
+    logs_.set_defaults(function=_logs)
 
     shutdown = commands.add_parser("shutdown", help="stop all pods if the host is going down; for its own unit only")
     shutdown.set_defaults(function=_shutdown)
@@ -170,6 +186,32 @@ def _exec(options: argparse.Namespace) -> int:
 def _attach(options: argparse.Namespace) -> int:
     cri = Cri(settings.load().socket)
     return live.attach(cri, options.pod, options.container, stdin=options.stdin)
+
+
+def _logs(options: argparse.Namespace) -> int:
+    directories = logs.containers(options.pod)
+    name = options.container or live.first_declared(options.pod.rpartition("/")[2], directories)
+    if name not in directories:
+        there = ", ".join(directories) or "none"
+        raise logs.NoLog(f"container {name!r} of pod {options.pod} has no log; these have: {there}")
+    choice = logs.Choice(options.tail, options.since, options.previous, options.timestamps)
+    try:
+        logs.show(directories[name], choice, (lambda: _is_over(options.pod, name)) if options.follow else None)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes once more at its end
+        return 128 + signal.SIGPIPE
+    return 0
+
+
+def _is_over(pod: str, container: str) -> bool:
+    """Whether no container of this name will write any more; one that ended and is to be restarted will."""
+    if known := state.read_all().get(pod.rpartition("/")[2]):
+        return known.state in ("succeeded", "failed")
+    with contextlib.suppress(CriError):  # while the engine is down, nobody knows
+        return not live.runs(Cri(settings.load().socket), pod, container)
+    return False
 
 
 def _shutdown(_options: argparse.Namespace) -> int:

@@ -191,7 +191,7 @@ class Forward(_Conversation):
 def interact(session: Session, *, stdin: bool, terminal: bool) -> int:
     """Carry this process's input, output and window size until the program ends; return its exit code.
 
-    Ends with 128 + SIGHUP when nobody reads the output any more. Raises StreamingError.
+    Raises StreamingError, and BrokenPipeError when nobody reads the output any more.
     """
     poll = select.poll()
     with _raw_terminal(terminal), _resizes(session, terminal) as wake:
@@ -215,15 +215,11 @@ def interact(session: Session, *, stdin: bool, terminal: bool) -> int:
                 if not data:
                     session.end_input()
                     stdin = False
-            try:
-                for channel, piece in session.step():
-                    while piece:
-                        piece = piece[os.write(channel, piece) :]
-            except BrokenPipeError:
-                ready[STDOUT] = select.POLLERR
+            for channel, piece in session.step():
+                while piece:
+                    piece = piece[os.write(channel, piece) :]
             if STDOUT in ready:
-                session.close()
-                return 128 + signal.SIGHUP
+                raise BrokenPipeError("nobody reads the output any more")
     return session.result()
 
 
@@ -234,7 +230,7 @@ def _raw_terminal(terminal: bool) -> Iterator[None]:
         yield
         return
     before = termios.tcgetattr(STDIN)
-    tty.setraw(STDIN)
+    tty.setraw(STDIN, termios.TCSADRAIN)  # what was typed early is kept
     try:
         yield
     finally:

@@ -1,0 +1,70 @@
+"""`appliance pods`: the pods on each host, what they use and what they cost."""
+
+import sys
+
+import click
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from appliance.commands.common import load_inventory, print_json, results_console, target_options
+from appliance.errors import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE
+from appliance.reach import POD_PROGRAM, Answer, ask
+from appliance.workloads import named, nowhere
+
+
+@click.command("pods")
+@target_options
+@click.argument("pod", required=False)
+def command(inventory: tuple, limit: str | None, output: str, pod: str | None) -> None:
+    """Show the pods on each host, or one POD with its containers.
+
+    \b
+    Examples:
+      appliance pods
+      appliance pods demo
+      appliance pods --limit edge1 -o json | jq '.hosts[].pods[] | select(.ready | not)'
+    """
+    answers = ask(load_inventory(inventory, limit).hosts, POD_PROGRAM, "list", "--output=json")
+    if pod is not None:
+        if not any(named(answer, pod) for answer in answers):
+            raise nowhere(answers, pod)
+        for answer in answers:
+            answer.value = named(answer, pod)
+    if output == "json":
+        print_json({"hosts": [_shape(answer) for answer in answers]})
+    else:
+        show(answers)
+    unreachable = any(answer.unreachable for answer in answers)
+    failed = any(answer.error for answer in answers)
+    sys.exit(EXIT_UNREACHABLE if unreachable else EXIT_FAILED if failed else EXIT_OK)
+
+
+def _shape(answer: Answer) -> dict:
+    shape = {"name": answer.host.name, "pods": answer.value or []}
+    return shape | ({"error": answer.error} if answer.error else {})
+
+
+def show(answers: list[Answer]) -> None:
+    """Print the hosts' pods as tables."""
+    console = results_console()
+    for answer in answers:
+        console.print(f"[bold]{answer.host.name}[/]")
+        if answer.error:
+            console.print(f"  {answer.error}", style="red", markup=False)
+        elif not answer.value:
+            console.print("  no pods", style="dim")
+        else:
+            table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+            for heading in ("POD", "RUNTIME", "READY", "STATE", "ADDRESS", "RESTARTS"):
+                table.add_column(heading, no_wrap=True)
+            for pod in answer.value:
+                ready = "[green]yes[/]" if pod["ready"] else "[red]no[/]"
+                table.add_row(
+                    pod["name"], pod["runtime"] or "-", ready, pod["state"], pod["ip"] or "-", str(pod["restarts"])
+                )
+            console.print(Padding(table, (0, 0, 0, 2), expand=False))
+            for pod in answer.value:
+                if pod["reason"]:
+                    console.print(f"  [yellow]{pod['name']}[/] {escape(pod['reason'])}")
+        console.print()

@@ -1,0 +1,135 @@
+"""Running one program on an inventory's hosts with our own input, output and terminal, which Ansible cannot hand on.
+
+The connection is the one that Ansible would make: its variables are read, its programs (ssh, sudo) are called.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from appliance.errors import UnreachableError, UsageError
+from appliance.inventory import GUIDE, Host
+from appliance.lab import nspawn
+from appliance.lab.leader import leader_of
+from appliance.schema import UNKNOWN
+
+POD_PROGRAM = "/usr/lib/casemate/bin/casemate-pod"
+_SSH_FAILED, _NO_PROGRAM = 255, 127
+_AT_ONCE = 16
+
+
+@dataclass
+class Answer:
+    """What a host answered to a question: `value` is its JSON, `error` why there is none."""
+
+    host: Host
+    value: object = None
+    error: str = ""
+    unreachable: bool = False
+
+
+def ask(hosts: Iterable[Host], *command: str) -> list[Answer]:
+    """Run `command` on each host and read the JSON that it prints; in the hosts' order."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(lambda host: _ask(host, list(command)), hosts))
+
+
+def _ask(host: Host, command: list[str]) -> Answer:
+    try:
+        done = subprocess.run(
+            argv(host, command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+    except UnreachableError as error:
+        return Answer(host, error=error.message, unreachable=True)
+    if done.returncode == 0:
+        return Answer(host, json.loads(done.stdout))
+    error = done.stderr.strip().splitlines()[-1:] or [f"{command[0]} ended with {done.returncode}"]
+    if done.returncode == _NO_PROGRAM:
+        error = [f"{command[0]} is not there: `appliance deploy` installs it"]
+    return Answer(host, error=error[0], unreachable=done.returncode == _SSH_FAILED and _connection(host) == "ssh")
+
+
+def argv(host: Host, command: list[str], *, terminal: bool = False) -> list[str]:
+    """The argv that runs `command` on the host as root, with a terminal there where `terminal`.
+
+    Raises UnreachableError when the host is known to be down, UsageError when its variables name no way that we know.
+    """
+    connection = _connection(host)
+    if connection == "casemate_nspawn":
+        leader = leader_of(Path(_text(host, "ansible_nspawn_directory")))
+        if leader is None:
+            raise UnreachableError(f"{host.name} is not running", cure="appliance lab up")
+        # nsenter passes on no signal and its child would outlive it
+        return [*nspawn.enter(leader), "setpriv", "--pdeathsig", "TERM", *command]
+    if connection == "local":
+        return [*_become(host), *command]
+    if connection == "ssh":
+        return [
+            *_ssh(host),
+            *(["-t"] if terminal else []),
+            "--",
+            _address(host),
+            shlex.join([*_become(host), *command]),
+        ]
+    raise UsageError(
+        f"{host.name}: ansible_connection is {connection}, through which no program can be run with its own input",
+        place=GUIDE,
+        cure="ssh, local or a lab host",
+    )
+
+
+def _connection(host: Host) -> str:
+    name = _text(host, "ansible_connection") or "ssh"
+    return {"smart": "ssh", "ansible.builtin.ssh": "ssh", "ansible.builtin.local": "local"}.get(name, name)
+
+
+def _address(host: Host) -> str:
+    return _text(host, "ansible_host", "ansible_ssh_host") or host.name
+
+
+def _ssh(host: Host) -> list[str]:
+    if _text(host, "ansible_password", "ansible_ssh_password", "ansible_ssh_pass"):
+        cure = "give it your key (ssh-copy-id)"
+        raise UsageError(f"{host.name}: this verb logs in by key, not by password", place="ansible_password", cure=cure)
+    timeout = _text(host, "ansible_ssh_timeout", "ansible_timeout") or "10"
+    words = [_text(host, "ansible_ssh_executable") or "ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout}"]
+    for option, *names in (
+        ("-p", "ansible_port", "ansible_ssh_port"),
+        ("-l", "ansible_user", "ansible_ssh_user", "ANSIBLE_REMOTE_USER"),
+        ("-i", "ansible_private_key_file", "ansible_ssh_private_key_file", "ANSIBLE_PRIVATE_KEY_FILE"),
+    ):
+        if value := _text(host, *names):
+            words += [option, str(Path(value).expanduser()) if option == "-i" else value]
+    checking = _text(host, "ansible_host_key_checking", "ansible_ssh_host_key_checking", "ANSIBLE_HOST_KEY_CHECKING")
+    if checking.lower() in ("false", "no", "0"):
+        words += ["-o", "StrictHostKeyChecking=no"]
+    for names in (("ansible_ssh_args", "ANSIBLE_SSH_ARGS"), ("ansible_ssh_common_args",), ("ansible_ssh_extra_args",)):
+        words += shlex.split(_text(host, *names))
+    return words
+
+
+def _become(host: Host) -> list[str]:
+    """How the user that logs in becomes root; sudo cannot ask for a password here."""
+    if not host.vars.get("ansible_become"):
+        return []
+    method = _text(host, "ansible_become_method") or "sudo"
+    if method not in ("sudo", "ansible.builtin.sudo"):
+        raise UsageError(f"{host.name}: ansible_become_method is {method}; this verb knows sudo only", place=GUIDE)
+    return ["sudo", "-n", "--"]
+
+
+def _text(host: Host, *names: str) -> str:
+    """The first of these variables of the host, or of the environment (in capitals), that has a value."""
+    for name in names:
+        value = os.environ.get(name, "") if name.isupper() else host.vars.get(name, "")
+        if value is UNKNOWN:
+            cure = "give it as a plain value"
+            raise UsageError(f"{host.name}: {name} is known only while a playbook runs", place=GUIDE, cure=cure)
+        if value != "":
+            return str(value)
+    return ""
