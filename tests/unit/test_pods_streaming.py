@@ -5,6 +5,7 @@ import socket
 import struct
 import threading
 import zlib
+from collections.abc import Callable
 
 import pytest
 
@@ -15,8 +16,10 @@ ERROR, STDIN, STDOUT, STDERR = 1, 3, 5, 7
 FAILED = {"status": "Failure", "details": {"causes": [{"reason": "ExitCode", "message": "42"}]}}
 
 
-def served(*frames: bytes, head: bytes = b"HTTP/1.1 101 Switching Protocols\r\n\r\n") -> tuple[str, bytearray]:
-    """Serve one connection with these bytes; its URL, and what the client sends."""
+def served(
+    *frames: bytes, head: bytes = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
+) -> tuple[str, Callable[[], bytes]]:
+    """Serve one connection with these bytes; its URL, and what gives all that the client sent."""
     listener = socket.create_server(("127.0.0.1", 0))
     heard = bytearray()
 
@@ -29,8 +32,14 @@ def served(*frames: bytes, head: bytes = b"HTTP/1.1 101 Switching Protocols\r\n\
             while data := connection.recv(65536):
                 heard.extend(data)
 
-    threading.Thread(target=serve, daemon=True).start()
-    return "http://{}:{}/exec/token".format(*listener.getsockname()), heard
+    server = threading.Thread(target=serve, daemon=True)
+    server.start()
+
+    def all_heard() -> bytes:
+        server.join(60)
+        return bytes(heard)
+
+    return "http://{}:{}/exec/token".format(*listener.getsockname()), all_heard
 
 
 def data(stream: int, payload: bytes, end: bool = False) -> bytes:
@@ -56,7 +65,7 @@ def test_streams_are_asked_for_by_name_and_input_ends():
     session = Session(url, stdin=True, terminal=False)
     with pytest.raises(StreamingError):
         session.communicate(b"in")
-    frames = bytes(heard).partition(b"\r\n\r\n")[2]
+    frames = heard().partition(b"\r\n\r\n")[2]
     types, inflate = [], zlib.decompressobj()
     while frames and frames[0] & 0x80:
         length = struct.unpack("!I", frames[4:8])[0]
