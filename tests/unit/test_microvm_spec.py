@@ -1,4 +1,4 @@
-"""What pods' OCI specs say, and what the guest's runc gets."""
+"""What pods' OCI specs say, and what the guest's crun gets."""
 
 import copy
 

@@ -1,6 +1,6 @@
 """Every field of a container's OCI spec (runtime-spec 1.2, Linux), and what becomes of it in a guest.
 
-A field is given to the guest's runc, dropped because it speaks of the host and means nothing in a guest, or refused.
+A field is given to the guest's crun, dropped because it speaks of the host and means nothing in a guest, or refused.
 What the table does not know is refused too, by name: nothing that somebody asked for is left out in silence. A field
 that is empty asks for nothing.
 """
@@ -24,7 +24,7 @@ class Refused:
     harmless: Callable[[object], bool] = lambda value: False
 
 
-OLD_RUNC = Refused("the guest's runc (Debian 12: 1.1) does not know it, and would leave it out without a word")
+OLD_CRUN = Refused("the guest's crun (Debian 12: 1.8) may not know it, and would leave it out without a word")
 HOST_DEVICES = Refused("a microVM has none of the host's devices")
 HOST_PROCESSORS = Refused("it names processors or memory of the host, and a guest has its own")
 OLD_CGROUPS = Refused("the guest has cgroup v2 only, and there it is not to be had")
@@ -40,7 +40,7 @@ RESOURCES = {
         "kernel": OLD_CGROUPS,
         "kernelTCP": OLD_CGROUPS,
         "disableOOMKiller": OLD_CGROUPS,
-        "checkBeforeUpdate": OLD_RUNC,
+        "checkBeforeUpdate": OLD_CRUN,
     },
     "cpu": {
         "shares": GIVEN,
@@ -50,8 +50,8 @@ RESOURCES = {
         "mems": HOST_PROCESSORS,
         "realtimeRuntime": OLD_CGROUPS,
         "realtimePeriod": OLD_CGROUPS,
-        "burst": OLD_RUNC,
-        "idle": OLD_RUNC,
+        "burst": OLD_CRUN,
+        "idle": OLD_CRUN,
     },
     "pids": {"limit": GIVEN},
     "unified": GIVEN,
@@ -78,16 +78,16 @@ PROCESS = {
         "a guest loads no AppArmor policy", lambda value: value in ("cri-containerd.apparmor.d", "unconfined")
     ),
     "selinuxLabel": DROPPED,  # the engine labels everything where the host has a policy; so for mountLabel
-    "scheduler": OLD_RUNC,
-    "ioPriority": OLD_RUNC,
-    "execCPUAffinity": OLD_RUNC,
+    "scheduler": OLD_CRUN,
+    "ioPriority": OLD_CRUN,
+    "execCPUAffinity": OLD_CRUN,
 }
 
 SPEC = {
     "ociVersion": GIVEN,
     "annotations": GIVEN,
     "hostname": DROPPED,  # the pod's, and so the guest's own
-    "domainname": OLD_RUNC,
+    "domainname": OLD_CRUN,
     "process": PROCESS,
     "root": {"path": GIVEN, "readonly": GIVEN},
     "mounts": GIVEN,  # each of them is judged in spec.py
@@ -116,16 +116,16 @@ SPEC = {
         "netDevices": HOST_DEVICES,
         "uidMappings": Refused("a user namespace of the host means nothing in a guest"),
         "gidMappings": Refused("a user namespace of the host means nothing in a guest"),
-        "timeOffsets": OLD_RUNC,
-        "personality": OLD_RUNC,
-        "memoryPolicy": OLD_RUNC,
+        "timeOffsets": OLD_CRUN,
+        "personality": OLD_CRUN,
+        "memoryPolicy": OLD_CRUN,
         "intelRdt": Refused("it shares out caches of the host's processors"),
     },
 }
 
 
 def take(content: dict, table: dict = SPEC, where: str = "") -> dict:
-    """Return what of `content` the guest's runc is given.
+    """Return what of `content` the guest's crun is given.
 
     Raises RuntimeFailure naming the field, its value and why it cannot be had.
     """

@@ -123,8 +123,7 @@ def _release() -> str:
 def _our_files() -> list[tuple[str, Path]]:
     return [
         ("init", GUEST / "init"),
-        ("casemate/agent.py", GUEST / "agent.py"),
-        ("casemate/dial.py", GUEST / "dial.py"),
+        *((f"casemate/{name}", GUEST / name) for name in ("agent.py", "dial.py", "network.py")),
         ("casemate/protocol.py", Path(__file__).with_name("protocol.py")),
     ]
 

@@ -40,7 +40,7 @@ class Settings:
     guest_overhead_mib: int = 96
     start: str = "template"
     kernel_package: str = "linux-image-amd64"
-    guest_packages: tuple[str, ...] = ("busybox-static", "iproute2", "libpython3-stdlib", "python3-minimal", "runc")
+    guest_packages: tuple[str, ...] = ("busybox-static", "crun", "libpython3-stdlib", "python3-minimal")
     sizes: tuple[Size, ...] = (
         Size("small", 256, 1, template=True),
         Size("medium", 512, 1, template=True),

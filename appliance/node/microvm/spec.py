@@ -1,4 +1,4 @@
-"""What a pod's OCI specs say, and what the spec of a workload becomes for the guest's runc.
+"""What a pod's OCI specs say, and what the spec of a workload becomes for the guest's crun.
 
 Pure functions: they read no file and change nothing but what they return.
 """
@@ -19,7 +19,7 @@ OURS = "io.casemate.microvm/"
 BOOT = f"{OURS}boot"
 
 GUEST_FILE_SYSTEMS = {"bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
-"""Types of mounts that need nothing of the host: runc makes them in the guest."""
+"""Types of mounts that need nothing of the host: crun makes them in the guest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ def resources(annotations: dict[str, str]) -> Resources:
 
 
 def in_guest(spec: dict, container: str) -> tuple[dict, list[Volume]]:
-    """Return a workload's spec for the guest's runc, and the volumes to show it.
+    """Return a workload's spec for the guest's crun, and the volumes to show it.
 
     Raises RuntimeFailure naming what a microVM cannot give.
     """
@@ -127,12 +127,12 @@ def in_guest(spec: dict, container: str) -> tuple[dict, list[Volume]]:
 
 
 def process_in_guest(process: dict) -> dict:
-    """Return the OCI process of an exec for the guest's runc. Raises RuntimeFailure naming what it cannot have."""
+    """Return the OCI process of an exec for the guest's crun. Raises RuntimeFailure naming what it cannot have."""
     return fields.take(process, fields.PROCESS, "process.")
 
 
 def resources_in_guest(resources: dict, memory_mib: int) -> dict:
-    """Return new limits of a container (OCI resources) for the guest's runc; memory_mib is the guest's whole memory.
+    """Return new limits of a container (OCI resources) for the guest's crun; memory_mib is the guest's whole memory.
 
     Raises RuntimeFailure naming what cannot be had in a guest that runs.
     """
