@@ -44,7 +44,7 @@ class Loop:
         self._send(protocol.message(protocol.REPLY, stream, {"ok": "error" not in content} | content))
 
     def serve(self, dial):
-        decoder = protocol.Decoder()
+        decoder = protocol.Decoder(protocol.FROM_HOST)
 
         def from_host(_):
             for kind, _stream, payload in decoder.feed(self.port.recv(65536)):

@@ -40,7 +40,7 @@ def pod(tmp_path):
 
 
 def frames(connection, count, decoder=None):
-    decoder = decoder or protocol.Decoder()
+    decoder = decoder or protocol.Decoder(protocol.FROM_HOST | protocol.FROM_GUEST)
     found = []
     while len(found) < count:
         data = connection.recv(65536)
@@ -100,7 +100,7 @@ def test_a_guest_that_floods_one_client_loses_that_client_only(pod):
     ((_, stream, _),) = frames(agent, 1)
     other.sendall(protocol.message(protocol.CALL, 0, {"op": "other"}))
     ((_, second, _),) = frames(agent, 1)
-    piece = protocol.frame(protocol.STDOUT, stream, bytes(protocol.MAX_PAYLOAD // 2))
+    piece = protocol.frame(protocol.STDOUT, stream, bytes(protocol.CHUNK))
     for _ in range(2 * supervisor.MOST_QUEUED // len(piece) + 2):
         agent.sendall(piece)
     agent.sendall(protocol.message(protocol.REPLY, second, {"ok": True}))

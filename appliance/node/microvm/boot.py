@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import select
 import socket
@@ -32,7 +31,7 @@ class Guest:
     qmp_socket: socket.socket
     console: int
     printed: bytearray = dataclasses.field(default_factory=bytearray)
-    decoder: protocol.Decoder = dataclasses.field(default_factory=protocol.Decoder)
+    decoder: protocol.Decoder = dataclasses.field(default_factory=lambda: protocol.Decoder(protocol.FROM_GUEST))
 
     def call(self, op: str, deadline: float, **arguments: object) -> dict:
         """Call the agent and return its reply, before anybody else talks to it.
@@ -40,7 +39,7 @@ class Guest:
         `deadline` is a time.monotonic() value. Raises RuntimeFailure, with the console's last lines, when the guest
         ends or is silent.
         """
-        self.agent.sendall(protocol.message(protocol.CALL, 0, {"op": op, **arguments}))
+        self.agent.sendall(protocol.call(0, op, **arguments))
         while True:
             if not self.wait(deadline, self.agent):
                 raise RuntimeFailure(f"the guest did not answer in time; it printed: {self.last_words()}")
@@ -50,12 +49,15 @@ class Guest:
             if not data:
                 self.read_console()
                 raise GuestEnded(f"the guest ended before it answered; it printed: {self.last_words()}")
-            for kind, _, payload in self.decoder.feed(data):
-                if kind == protocol.REPLY:
-                    reply = json.loads(payload)
-                    if not reply["ok"]:
-                        raise RuntimeFailure(f"the guest's agent refuses {op}: {reply['error']}")
-                    return reply
+            try:
+                for kind, _, payload in self.decoder.feed(data):
+                    if kind == protocol.REPLY:
+                        reply = protocol.reply_of(payload)
+                        if not reply["ok"]:
+                            raise RuntimeFailure(f"the guest's agent refuses {op}: {reply['error']}")
+                        return reply
+            except protocol.ProtocolError as error:
+                raise RuntimeFailure(f"the guest's agent does not speak our protocol: {error}") from None
 
     def wait(self, deadline: float, *sockets: socket.socket) -> bool:
         """Wait until one of `sockets` is readable, collecting what is printed. False when the time is over."""

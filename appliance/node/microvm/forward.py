@@ -7,7 +7,6 @@ a stream of the supervisor's socket like a stand-in's. The listening socket is t
 
 from __future__ import annotations
 
-import json
 import select
 import socket
 import struct
@@ -41,8 +40,7 @@ def _forward(connection: socket.socket, path: str) -> None:
         try:
             wanted = connection.getsockopt(socket.SOL_IP, SO_ORIGINAL_DST, 16)
             link.connect(path)
-            call = {"op": "dial", "port": struct.unpack_from("!2xH", wanted)[0]}
-            link.sendall(protocol.message(protocol.CALL, 0, call))
+            link.sendall(protocol.call(0, "dial", port=struct.unpack_from("!2xH", wanted)[0]))
             whole = carry(connection, link)
         except (OSError, protocol.ProtocolError):
             whole = False
@@ -52,7 +50,7 @@ def _forward(connection: socket.socket, path: str) -> None:
 
 def carry(connection: socket.socket, link: socket.socket) -> bool:
     """Carry bytes between the connection and a dialled stream; False when the stream ended before its EXIT."""
-    decoder = protocol.Decoder()
+    decoder = protocol.Decoder(protocol.FROM_GUEST)
     window, dialled, ended = protocol.WINDOW, False, False
     while True:
         readable = [link] + ([connection] if dialled and not ended and window > 0 else [])
@@ -69,7 +67,7 @@ def carry(connection: socket.socket, link: socket.socket) -> bool:
             return False
         for kind, _, payload in decoder.feed(received):
             if kind == protocol.REPLY:
-                dialled = json.loads(payload)["ok"]
+                dialled = protocol.reply_of(payload)["ok"]
                 if not dialled:
                     return False
             elif kind == protocol.STDOUT:

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import socket
+import time
 from pathlib import Path
 
 from . import mounts, protocol
@@ -106,20 +106,24 @@ class Sandbox:
 
     def ask(self, op: str, timeout_s: float = 60, **arguments: object) -> tuple[socket.socket, dict]:
         """Do as `call` does, and return the open connection too: the agent sees when it is closed."""
+        deadline = time.monotonic() + timeout_s
         try:
             with contextlib.ExitStack() as cleanup:
                 link = cleanup.enter_context(socket.socket(socket.AF_UNIX))
                 link.settimeout(timeout_s)
                 self._connect(link)
-                link.sendall(protocol.message(protocol.CALL, 0, {"op": op, **arguments}))
-                decoder = protocol.Decoder()
+                link.sendall(protocol.call(0, op, **arguments))
+                decoder = protocol.Decoder(frozenset({protocol.REPLY}))
                 while data := link.recv(65536):
                     for _, _, payload in decoder.feed(data):
-                        reply = json.loads(payload)
+                        reply = protocol.reply_of(payload)
                         if not reply["ok"]:
                             raise RuntimeFailure(reply["error"])
                         cleanup.pop_all()
                         return link, reply
+                    link.settimeout(max(0.001, deadline - time.monotonic()))  # a guest may send byte by byte
+        except protocol.ProtocolError as error:
+            raise RuntimeFailure(f"the pod's guest does not speak our protocol, answering {op}: {error}") from None
         except TimeoutError:
             raise RuntimeFailure(f"the pod's guest did not answer {op} within {timeout_s:.0f} s") from None
         except OSError as error:
@@ -143,7 +147,10 @@ class Sandbox:
         text = self.said("info.json")
         if text is None:
             raise RuntimeFailure(f"no microVM of the sandbox {self.id} is running here")
-        return json.loads(text)
+        try:
+            return protocol.content(text.encode())
+        except protocol.ProtocolError as error:
+            raise RuntimeFailure(f"{self.ctl}/info.json, which the pod's jail wrote: {error}") from None
 
     def said(self, name: str) -> str | None:
         """Return what the supervisor wrote into its file `name`, or None.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import mmap
 import os
 import select
@@ -41,17 +40,20 @@ def main(key: str, terminal: bool) -> int:
     link = socket.socket(socket.AF_UNIX)
     try:
         link.connect(SOCKET)
-        link.sendall(protocol.message(protocol.CALL, 0, {"op": "attach", "key": key}))
+        link.sendall(protocol.call(0, "attach", key=key))
         if terminal:
             tty.setraw(0)
         return _carry(link, wake_read, terminal)
     except OSError as error:
         print(f"casemate: this pod's guest is gone: {error}", file=sys.stderr)
         return GUEST_LOST
+    except protocol.ProtocolError as error:
+        print(f"casemate: this pod's guest does not speak our protocol: {error}", file=sys.stderr)
+        return GUEST_LOST
 
 
 def _carry(link: socket.socket, wake: int, terminal: bool) -> int:
-    decoder = protocol.Decoder()
+    decoder = protocol.Decoder(protocol.FROM_GUEST)
     window = protocol.WINDOW
     running, input_open = False, True
     size = None  # of the terminal, as the program knows it
@@ -83,7 +85,7 @@ def _carry(link: socket.socket, wake: int, terminal: bool) -> int:
             return GUEST_LOST
         for kind, _, payload in decoder.feed(received):
             if kind == protocol.REPLY:
-                reply = json.loads(payload)
+                reply = protocol.reply_of(payload)
                 if not reply["ok"]:
                     print(f"casemate: {reply['error']}", file=sys.stderr)
                     return NOT_STARTED
@@ -96,9 +98,11 @@ def _carry(link: socket.socket, wake: int, terminal: bool) -> int:
                 link.sendall(protocol.credit(0, len(payload)))
             elif kind == protocol.CREDIT:
                 window += protocol.credit_of(payload)
+                if window > protocol.WINDOW:
+                    raise protocol.ProtocolError("paid for more than was sent")
             elif kind == protocol.EXIT:
-                end = json.loads(payload)
-                if end["out_of_memory"]:
+                end = protocol.exit_of(payload)
+                if end.get("out_of_memory") is True:
                     _run_out_of_memory()
                 return end["code"]
 

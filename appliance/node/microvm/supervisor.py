@@ -30,15 +30,18 @@ SOCKET, ORDERS, INFO, FAILURE = CTL / "sock", CTL / "orders.json", CTL / "info.j
 PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 
 MOST_QUEUED = 8 * 1024 * 1024
-"""Bytes that may wait for one client. The protocol's windows keep far below; a guest that ignores them loses it."""
+"""Bytes that may wait for one client. The protocol's windows keep far below; a guest that ignores them loses it.
+While as many wait for the guest, nothing is read from its clients."""
+MOST_CLIENTS = 1024
 
 
 @dataclasses.dataclass
 class Client:
     connection: socket.socket
     stream: int
-    decoder: protocol.Decoder = dataclasses.field(default_factory=protocol.Decoder)
+    decoder: protocol.Decoder = dataclasses.field(default_factory=lambda: protocol.Decoder(protocol.FROM_CLIENT))
     outgoing: bytearray = dataclasses.field(default_factory=bytearray)
+    watched: int = 0  # which events of its connection the selector reports
 
 
 def main() -> int:
@@ -132,6 +135,7 @@ class Router:
         self.clients: dict[int, Client] = {}
         self.next_stream = 1
         self.outgoing = bytearray()
+        self.congested = False
         self.selector = selectors.DefaultSelector()
         guest.agent.setblocking(False)
         listener.setblocking(False)
@@ -156,11 +160,14 @@ class Router:
 
     def _accept(self, _: int) -> None:
         connection, _address = self.listener.accept()
+        if len(self.clients) >= MOST_CLIENTS:
+            connection.close()
+            return
         connection.setblocking(False)
         client = Client(connection, self.next_stream)
         self.next_stream += 1
         self.clients[client.stream] = client
-        self.selector.register(connection, selectors.EVENT_READ, lambda events: self._client(client, events))
+        self._watch(client)
 
     def _client(self, client: Client, events: int) -> None:
         try:
@@ -178,7 +185,8 @@ class Router:
 
     def _drop(self, client: Client) -> None:
         if self.clients.pop(client.stream, None):
-            self.selector.unregister(client.connection)
+            if client.watched:
+                self.selector.unregister(client.connection)
             client.connection.close()
             self._to_agent(protocol.frame(protocol.HANGUP, client.stream))
 
@@ -186,10 +194,17 @@ class Router:
         with contextlib.suppress(BlockingIOError):
             while client.outgoing:
                 del client.outgoing[: client.connection.send(client.outgoing)]
-        wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.outgoing else 0)
-        key = self.selector.get_key(client.connection)
-        if key.events != wanted:
-            self.selector.modify(client.connection, wanted, key.data)
+        self._watch(client)
+
+    def _watch(self, client: Client) -> None:
+        wanted = (0 if self.congested else selectors.EVENT_READ) | (selectors.EVENT_WRITE if client.outgoing else 0)
+        if wanted == client.watched:
+            return
+        if client.watched:
+            self.selector.unregister(client.connection)
+        if wanted:
+            self.selector.register(client.connection, wanted, lambda events: self._client(client, events))
+        client.watched = wanted
 
     def _agent(self, events: int) -> None:
         try:
@@ -234,6 +249,10 @@ class Router:
         wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if self.outgoing else 0)
         if self.selector.get_key(self.guest.agent).events != wanted:
             self.selector.modify(self.guest.agent, wanted, self._agent)
+        if self.congested != (len(self.outgoing) > MOST_QUEUED):
+            self.congested = not self.congested
+            for client in self.clients.values():
+                self._watch(client)
 
 
 class _GuestEnded(Exception):

@@ -63,6 +63,7 @@ CGROUPS = Path("/sys/fs/cgroup/pod")
 OPEN_FILES = 1 << 20  # as under the engine's own service, where limits come from that
 CLONE_NEWPID = 0x20000000  # <linux/sched.h>
 OUT_OF_MEMORY, NEVER = Path("/proc/self/oom_score_adj"), "-1000"
+MOST_PROCESSES = 1024
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207  # <linux/random.h>
 
 
@@ -95,7 +96,7 @@ class Process:
 class Agent:
     def __init__(self, port: int):
         self.port = port
-        self.decoder = protocol.Decoder()
+        self.decoder = protocol.Decoder(protocol.FROM_HOST)
         self.outgoing = bytearray()
         self.selector = selectors.DefaultSelector()
         self.children: dict[int, Callable[[int], None]] = {}
@@ -121,6 +122,9 @@ class Agent:
             for key, events in self.selector.select():
                 try:
                     key.data(events)
+                except protocol.ProtocolError as error:
+                    # What follows cannot be understood either: the guest ends, which the host reports.
+                    raise SystemExit(f"casemate: the host does not speak our protocol: {error}") from None
                 except Exception:  # PID 1 must not end: the guest's other containers would end with it
                     traceback.print_exc()
 
@@ -139,7 +143,10 @@ class Agent:
                 if not data:  # the host's end is closed for now
                     time.sleep(0.05)
             for kind, stream, payload in self.decoder.feed(data):
-                self._frame(kind, stream, payload)
+                try:
+                    self._frame(kind, stream, payload)
+                except Exception:  # of one stream, which must not keep the others' frames from being read
+                    traceback.print_exc()
         if self.outgoing:
             self._flush()
 
@@ -156,7 +163,7 @@ class Agent:
 
     def _frame(self, kind: int, stream: int, payload: bytes) -> None:
         if kind == protocol.CALL:
-            self._call(stream, json.loads(payload))
+            self._call(stream, payload)
             return
         if stream in self.dials:
             self.dials[stream].frame(kind, payload)
@@ -183,11 +190,20 @@ class Agent:
             self.callers.pop(stream, None)
             self._watch_outputs(process)
 
-    def _call(self, stream: int, call: dict) -> None:
+    def _call(self, stream: int, payload: bytes) -> None:
         try:
+            call = protocol.content(payload)
+            if (version := call.pop("version", None)) != protocol.VERSION:
+                raise CallError(
+                    f"this guest speaks version {protocol.VERSION} and was called in version {version}: "
+                    "it was made by another release; a new pod gets a guest of the present one"
+                )
+            if len(self.processes) >= MOST_PROCESSES and call["op"] in ("create", "exec"):
+                raise CallError(f"this guest has {MOST_PROCESSES} programs already")
             getattr(self, "call_" + call.pop("op"))(stream, **call)
         except (
             CallError,
+            protocol.ProtocolError,
             OSError,
             AttributeError,
             LookupError,
