@@ -64,7 +64,7 @@ def call(stream: int, op: str, **arguments: object) -> bytes:
 def content(payload: bytes) -> dict:
     """Return the JSON object of a CALL, a REPLY or an EXIT. Raises ProtocolError when it is none."""
     try:
-        found = json.loads(payload)
+        found = json.loads(payload.decode())
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"no JSON: {error}") from None
     if not isinstance(found, dict):
