@@ -1,0 +1,315 @@
+"""Runs on an appliance: SIGKILLs the processes of pods in each state and prints, as JSON, what came of it.
+
+usage: crashes SEED (plain|all)
+
+One row a case: {"case": "STATE VICTIM", "hit": bool, "code": exit code or null, "error": text or null, "ready": bool,
+"reported_s", "removed_s", "left": what is there that was not before}. Times are seconds from the SIGKILL (the call to
+remove). "code" null with "error" null means that the container runs on.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from cri_pods import Pod, cmdline, cri, execute, sh, status
+from traces import added, settled, traces
+
+from appliance.node.pods.cri import CriError
+
+RUNC = ["runc", "--root", "/run/containerd/runc/k8s.io"]
+CTR = ["ctr", "-n", "k8s.io"]
+LIMIT = 60  # s, for what takes a second on a quiet machine
+
+FOREVER = sh("trap '' TERM; echo up; while :; do sleep 1; done")
+
+
+def pid_of(identifier):
+    """The process that runc has for a sandbox (the supervisor) or a container (its stand-in); 0 when there is none."""
+    done = subprocess.run([*RUNC, "state", identifier], capture_output=True)
+    return json.loads(done.stdout)["pid"] if done.returncode == 0 else 0
+
+
+def parent(pid):
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def processes(*words):
+    """PIDs whose command line holds all `words`."""
+    found = [pid for pid in os.listdir("/proc") if pid.isdigit() and all(w.encode() in cmdline(pid) for w in words)]
+    return [int(pid) for pid in found if int(pid) != os.getpid()]
+
+
+def engine():
+    return int(subprocess.check_output(["systemctl", "show", "-p", "MainPID", "--value", "containerd"]))
+
+
+def victim(name, sandbox, container=None):
+    """The PID of a pod's process by its name; 0 when it is not there (yet)."""
+    try:
+        if name == "containerd":
+            return engine()
+        if name == "shim":
+            return next(iter(processes("containerd-shim-runc-v2", sandbox, "-namespace")), 0)
+        if name == "runtime":
+            return next(iter(processes("casemate-microvm", "--root", container or sandbox)), 0)
+        if name == "runc":
+            return next((p for p in processes("runc", "--root", container or sandbox)
+                         if cmdline(str(p)).startswith(b"runc")), 0)  # fmt: skip
+        if name == "supervisor":
+            return pid_of(sandbox)
+        if name == "qemu":
+            return next((p for p in processes("qemu-system") if parent(p) == pid_of(sandbox)), 0)
+        if name == "stand-in":
+            return pid_of(container)
+        if name == "exec stand-in":
+            return next((p for p in processes("_stand-in", f"{container}/")), 0)
+    except (OSError, IndexError):  # gone while it was looked at
+        return 0
+    raise ValueError(name)
+
+
+def kill(pid):
+    """SIGKILL; False when there is nobody."""
+    try:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+        return bool(pid)
+    except ProcessLookupError:
+        return False
+
+
+def engine_back():
+    """Wait until the engine answers again (systemd starts it anew, and not at once after many times)."""
+    end = time.monotonic() + LIMIT
+    while True:
+        try:
+            return cri.call("Version", 5)
+        except CriError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+            subprocess.run(["systemctl", "reset-failed", "containerd"])
+            subprocess.run(["systemctl", "start", "containerd"])
+
+
+class Case:
+    """One pod, one kill, what came of it."""
+
+    def __init__(self, state, name):
+        self.row = {"case": f"{state} {name}", "hit": False, "code": None, "error": None}
+        self.name = name
+        self.before = traces()
+        self.pod = self.container = None
+
+    def start(self, run=True, **fields):
+        self.pod = Pod("crash")
+        if run:
+            self.container = self.pod.container(*FOREVER, **fields)
+
+    def hit(self):
+        self.at = time.monotonic()
+        self.row["hit"] = kill(victim(self.name, self.pod.id, self.container))
+        if self.name == "containerd":
+            engine_back()
+
+    def outcome(self):
+        """Wait for what the engine says: the end of the container or of the sandbox; for its own end, that they run on."""
+        end = time.monotonic() + LIMIT
+        while time.monotonic() < end:
+            ready = cri.call("PodSandboxStatus", pod_sandbox_id=self.pod.id).status.state == 0
+            code = self.code()
+            if self.name == "containerd" or (code is not None if self.container else not ready):
+                break
+            time.sleep(0.05)
+        self.row |= {"code": code, "ready": ready, "reported_s": round(time.monotonic() - self.at, 1)}
+        if self.name == "containerd" and self.container and code is None:
+            self.row["exec"] = execute(self.container, *sh("echo alive"))[:2]
+
+    def code(self):
+        if not self.container:
+            return None
+        found = status(self.container)
+        return found.exit_code if found.state == 2 else None
+
+    def finish(self):
+        """Remove the pod as the pod runner does, and see what is left."""
+        begin = time.monotonic()
+        if self.pod and hasattr(self.pod, "id"):
+            self.pod.remove()
+        else:
+            remove_all()
+        self.row["removed_s"] = round(time.monotonic() - begin, 1)
+        self.row["left"] = added(self.before, settled(self.before))
+        return self.row
+
+
+def remove_all():
+    for sandbox in cri.sandboxes({"test": "microvm"}):
+        cri.call("StopPodSandbox", LIMIT, pod_sandbox_id=sandbox.id)
+        cri.call("RemovePodSandbox", LIMIT, pod_sandbox_id=sandbox.id)
+
+
+def up(name):
+    case = Case("up", name)
+    case.start(run=False)
+    case.hit()
+    case.outcome()
+    return case.finish()
+
+
+def running(name):
+    case = Case("running", name)
+    case.start()
+    case.hit()
+    case.outcome()
+    return case.finish()
+
+
+def executing(name):
+    case = Case("executing", name)
+    case.start()
+    thread = Call(lambda: execute(case.container, *sh("echo begun; while :; do sleep 1; done"), timeout=LIMIT))
+    end = time.monotonic() + LIMIT
+    while not victim("exec stand-in", case.pod.id, case.container) and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    case.hit()
+    result = thread.join()
+    case.row["error"] = thread.error or (None if result[0] == 0 else f"exit code {result[0]}")
+    if name == "exec stand-in":
+        case.row |= {"ready": True, "exec": execute(case.container, *sh("echo alive"))[:2]}
+    else:
+        case.outcome()
+    return case.finish()
+
+
+def stopping(name):
+    case = Case("stopping", name)
+    case.start()
+    thread = Call(lambda: cri.call("StopContainer", LIMIT, container_id=case.container, timeout=5))
+    time.sleep(1)
+    case.hit()
+    thread.join()
+    if name == "containerd":  # the call went with the engine; kubelet makes it again
+        cri.call("StopContainer", LIMIT, container_id=case.container, timeout=1)
+    case.outcome()
+    return case.finish()
+
+
+def paused(name):
+    case = Case("paused", name)
+    case.start()
+    subprocess.run([*CTR, "task", "pause", case.container], check=True, capture_output=True)
+    case.hit()
+    if name == "containerd":
+        case.row["hit"] = True
+        subprocess.run([*CTR, "task", "resume", case.container], check=True, capture_output=True)
+    case.outcome()
+    return case.finish()
+
+
+def starting(name, delay):
+    """Kill while a container is created and started, `delay` seconds after the call."""
+    case = Case("starting", name)
+    case.row["delay"] = round(delay, 2)
+    case.start(run=False)
+    case.container = case.pod.container(*FOREVER, start=False)
+    thread = Call(lambda: cri.call("StartContainer", LIMIT, container_id=case.container))
+    time.sleep(delay)
+    case.hit()
+    thread.join()
+    case.row["error"] = thread.error
+    if thread.error is None and case.row["hit"] and name not in ("runtime", "runc"):
+        case.outcome()
+    return case.finish()
+
+
+def creating(name, delay):
+    """Kill while a sandbox is created, `delay` seconds after its directory is there."""
+    case = Case("creating", name)
+    case.row["delay"] = round(delay, 2)
+    known = set(os.listdir("/run/casemate/microvm"))
+    thread = Call(lambda: Pod("crash"))
+    end = time.monotonic() + LIMIT
+    while not (new := set(os.listdir("/run/casemate/microvm")) - known) and time.monotonic() < end:
+        time.sleep(0.005)
+    time.sleep(delay)
+    case.at = time.monotonic()
+    case.row["hit"] = kill(victim(name, next(iter(new))))
+    if name == "containerd":
+        engine_back()
+    case.pod = thread.join()
+    case.row["error"] = thread.error
+    if case.pod and case.row["hit"] and name in ("supervisor", "shim"):
+        case.outcome()
+    return case.finish()
+
+
+class Call:
+    """A call in a thread of its own; `join` returns its result, or leaves its error."""
+
+    def __init__(self, action):
+        self.error = self.result = None
+        self.thread = threading.Thread(target=self._run, args=(action,))
+        self.thread.start()
+
+    def _run(self, action):
+        try:
+            self.result = action()
+        except CriError as error:
+            self.error = str(error)[:300]
+
+    def join(self):
+        self.thread.join()
+        return self.result
+
+
+def main(seed, much):
+    shutil.rmtree("/tmp/casemate-test", ignore_errors=True)
+    os.makedirs("/tmp/casemate-test")
+    Pod("warm").remove()
+    pick = random.Random(seed)
+    plain = [
+        (up, "qemu"), (running, "qemu"), (running, "supervisor"), (running, "stand-in"), (running, "shim"),
+        (running, "containerd"), (executing, "exec stand-in"), (stopping, "qemu"), (paused, "qemu"),
+    ]  # fmt: skip
+    rest = [
+        (up, "supervisor"), (up, "shim"), (up, "containerd"), (executing, "qemu"), (executing, "supervisor"),
+        (executing, "stand-in"), (executing, "shim"), (stopping, "supervisor"), (stopping, "stand-in"),
+        (stopping, "shim"), (stopping, "containerd"), (paused, "supervisor"), (paused, "stand-in"), (paused, "shim"),
+        (paused, "containerd"),
+    ]  # fmt: skip
+    early = [
+        (state, name, pick.uniform(0, 1.5))
+        for _ in range(1 if much == "plain" else 4)
+        for state, names in ((creating, ("qemu", "supervisor", "shim", "containerd", "runtime", "runc")),
+                             (starting, ("qemu", "supervisor", "stand-in", "shim", "containerd", "runtime", "runc")))
+        for name in names
+    ]  # fmt: skip
+    if much == "plain":
+        early = [case for case in early if case[1] in ("shim", "runtime")]
+    elif much not in ("plain", "all"):
+        early = [case for case in early if f"{case[0].__name__} {case[1]}" == much]
+        plain = [case for case in plain + rest if f"{case[0].__name__} {case[1]}" == much]
+        rest = []
+    rows = []
+    for action, *arguments in plain + (rest if much != "plain" else []) + early:
+        try:
+            rows.append(action(*arguments))
+        except (CriError, AssertionError, subprocess.CalledProcessError) as error:
+            rows.append({"case": f"{action.__name__} {arguments}", "broken": str(error)[:500]})
+            remove_all()
+        print(rows[-1], file=sys.stderr, flush=True)
+    shutil.rmtree("/tmp/casemate-test")
+    print(json.dumps({"rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
