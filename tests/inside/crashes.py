@@ -120,7 +120,7 @@ class Case:
             engine_back()
 
     def outcome(self):
-        """Wait for what the engine says: the end of the container or of the sandbox; for its own end, that they run on."""
+        """Wait until the engine tells the end of the container or of the sandbox; after its own, that they run on."""
         end = time.monotonic() + LIMIT
         while time.monotonic() < end:
             ready = cri.call("PodSandboxStatus", pod_sandbox_id=self.pod.id).status.state == 0

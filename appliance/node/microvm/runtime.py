@@ -74,6 +74,9 @@ def main(argv: list[str]) -> int:
     try:
         if ours is None:
             raise RuntimeFailure(f"{call.verb} is not there for microVMs: use the runtime runc")
+        from .sandboxes import checked
+
+        checked(call.id)
         return ours(call)
     except (RuntimeFailure, OSError, ValueError, KeyError) as error:
         text = str(error) if isinstance(error, RuntimeFailure | OSError) else f"{call.verb}: {error!r}"
@@ -90,6 +93,7 @@ def create(call: Call) -> int:
     config = json.loads((bundle / "config.json").read_text())
     what, sandbox_id = specs.kind(config)
     sandbox = Sandbox(sandbox_id)
+    _let_its_release(call, sandbox)
     if what == "sandbox":
         return _create_sandbox(call, bundle, config, sandbox)
     return _create_container(call, bundle, config, sandbox)
@@ -100,10 +104,9 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
     from . import spec as specs
 
     namespace = specs.check_sandbox(config)
-    _must_be_new(call, sandbox.directory)
     plan = orders.plan(config)
-    sandbox.make()
     try:
+        sandbox.make(_runc_state(call))
         sandbox.netns.write_text(namespace)
         if plan.template:
             sandbox.template.symlink_to(plan.template.directory)
@@ -113,19 +116,21 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
         _replace(bundle, plan.jail(config, sandbox, _argv("_supervise")))
         code = _runc(_with_option(call, "--preserve-fds=1"), listener)
     except BaseException:
-        _remove_sandbox(sandbox)
+        sandbox.remove()
         raise
     if code:
-        _remove_sandbox(sandbox)
+        sandbox.remove()
     return code
 
 
 def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) -> int:
     from . import jail as jails
     from . import spec as specs
+    from .settings import RuntimeFailure
 
-    info = sandbox.info()  # says so when the pod's guest is not there
-    _must_be_new(call, sandbox.share / call.id)
+    info = sandbox.info()  # says so when the pod\'s guest is not there
+    if _known(call):  # before anything of its present owner is touched
+        raise RuntimeFailure(f"container with id {call.id} exists already")
     guest_spec, volumes = specs.in_guest(config, call.id)
     specs.resources_in_guest(config["linux"].get("resources") or {}, info["memory_mib"])
     processes_of = _processes_of(call, config, sandbox)
@@ -165,15 +170,19 @@ def _processes_of(call: Call, config: dict, sandbox: Sandbox) -> str | None:
 
 def start(call: Call) -> int:
     """Start the jail or the stand-in, and wait until the guest answers or the program in it runs."""
-    from .sandboxes import Sandbox, of_container
+    from .sandboxes import Sandbox, of_container, starting
 
-    if code := _runc(call.argv):
+    pod = of_container(call.id)
+    sandbox = pod or Sandbox(call.id)
+    _let_its_release(call, sandbox)
+    if pod:
+        if (code := _runc(call.argv)) == 0:
+            pod.call("started", id=call.id, timeout_s=120)
         return code
-    if sandbox := of_container(call.id):
-        sandbox.call("started", id=call.id, timeout_s=120)
-        return 0
-    _wait_for_guest(call, Sandbox(call.id))
-    return 0
+    with starting():
+        if (code := _runc(call.argv)) == 0:
+            _wait_for_guest(call, sandbox)
+    return code
 
 
 def _wait_for_guest(call: Call, sandbox: Sandbox) -> None:
@@ -208,15 +217,20 @@ def _look_after_template(sandbox: Sandbox) -> None:
 
 
 def delete(call: Call) -> int:
-    """Delete the jail or the stand-in, then what was made for it here and in the guest."""
+    """Delete the jail or the stand-in, then what was made for it here and in the guest.
+
+    With --force the engine cleans up after its dead shim, and kills this program when it takes longer than 5 s;
+    otherwise it asks again after 10 s.
+    """
     from .sandboxes import Sandbox, of_container
 
+    sandbox = of_container(call.id)
+    _let_its_release(call, sandbox or Sandbox(call.id))
     code = _runc(call.argv)
-    gone = code == 0 or not _known(call)
-    if gone and (sandbox := of_container(call.id)):
-        _remove_container(sandbox, call.id)
-    elif gone and call.id:
-        _remove_sandbox(Sandbox(call.id))
+    if sandbox is None:
+        Sandbox(call.id).remove()
+    elif not _known(call):
+        _remove_container(sandbox, call.id, guest_answers_within_s=3 if {"--force", "-f"} & call.options.keys() else 8)
     return code
 
 
@@ -286,36 +300,39 @@ def _sandbox_of(call: Call) -> Sandbox:
     sandbox = of_container(call.id)
     if sandbox is None:
         raise RuntimeFailure(f"{call.id} is no container in a microVM; a pod's sandbox runs no programs of its own")
+    _let_its_release(call, sandbox)
     return sandbox
 
 
-def _remove_container(sandbox: Sandbox, container: str) -> None:
+def _let_its_release(call: Call, sandbox: Sandbox) -> None:
+    """Let the release of these programs that made `sandbox`, if it is another one, do what is asked.
+
+    Its supervisor and its agent are of that release until the pod ends, and speak that release's protocol.
+    """
+    from .sandboxes import RELEASE
+
+    with contextlib.suppress(OSError):  # no link: a new sandbox
+        release = sandbox.release.readlink()
+        if release != RELEASE:
+            launcher = str(release / "appliance/node/bin/casemate-microvm")
+            os.execv("/usr/bin/python3", ["python3", "-ISB", launcher, *call.argv])  # noqa: S606 (no shell)
+
+
+def _remove_container(sandbox: Sandbox, container: str, guest_answers_within_s: float = 8) -> None:
     from .settings import RuntimeFailure
 
     with contextlib.suppress(RuntimeFailure):  # no guest, no container in it
-        sandbox.call("delete", id=container, timeout_s=30)
+        sandbox.call("delete", id=container, timeout_s=guest_answers_within_s)
     sandbox.hide(container)
-
-
-def _remove_sandbox(sandbox: Sandbox) -> None:
-    from . import network
-
-    if sandbox.netns.exists():
-        network.disconnect(sandbox.netns.read_text())
-    sandbox.remove()
-
-
-def _must_be_new(call: Call, directory: Path) -> None:
-    """Refuse an id that is in use, before anything of its present owner is touched."""
-    from .settings import RuntimeFailure
-
-    if directory.exists() and _known(call):
-        raise RuntimeFailure(f"container with id {call.id} exists already")
 
 
 def _known(call: Call) -> bool:
     """Tell whether runc still has this container."""
-    return subprocess.run([RUNC, *_globals(call), "state", call.id], capture_output=True).returncode == 0
+    return (_runc_state(call) / "state.json").exists()
+
+
+def _runc_state(call: Call) -> Path:
+    return Path(call.globals.get("--root", "/run/runc"), call.id)
 
 
 def _globals(call: Call) -> list[str]:
@@ -329,7 +346,11 @@ def _with_option(call: Call, option: str) -> list[str]:
 
 
 def _runc(argv: list[str], listener: socket.socket | None = None) -> int:
-    """Run runc with our own input, output and descriptors (`listener` as the third); return its exit code."""
+    """Run runc with our own input, output and descriptors (`listener` as the third); return its exit code.
+
+    The engine's shim has this program killed when it dies itself. runc must die then as well: what it went on to
+    create, after the engine has cleaned up, nobody would remove.
+    """
     inherit = None
     if listener:
         listener.set_inheritable(True)
@@ -337,7 +358,8 @@ def _runc(argv: list[str], listener: socket.socket | None = None) -> int:
         def inherit() -> None:
             os.dup2(listener.fileno(), 3)
 
-    return subprocess.run([RUNC, *argv], close_fds=False, preexec_fn=inherit).returncode
+    command = ["setpriv", "--pdeathsig", "KILL", RUNC, *argv]
+    return subprocess.run(command, close_fds=False, preexec_fn=inherit).returncode
 
 
 def _argv(*verb: str) -> list[str]:

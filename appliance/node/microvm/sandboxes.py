@@ -7,26 +7,35 @@
 ``volumes``  one directory a container, with one bind mount a volume; exported to the guest
 ``netns``    a file with the path of the pod's network namespace
 ``template`` a link to the template that the guest was to start from, where there was one
+``runc``     a link to runc's state of the jail
+``release``  a link to the release of these programs that made the sandbox, and serves it to its end
 ======== ==================================================================================================
 
 ``.containers/ID`` is a link from a workload container to its sandbox.
+
+A sandbox belongs to the process that holds a lock on its directory (`create` and `delete` do) or, when nobody does, to
+its jail. Both may be killed at any point; what then belongs to neither goes when the next sandbox is made.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import shutil
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from . import mounts, protocol
+from . import mounts, network, protocol
 from .settings import RUN, RuntimeFailure
 from .spec import Volume
 
 CONTAINERS = RUN / ".containers"
+RELEASE = Path(__file__).resolve().parents[3]
 
 FIRST_UID, UIDS = 0x7E000000, 1 << 24
 """Users of jails: a range that no distribution, container manager or directory service gives to anybody."""
@@ -38,23 +47,35 @@ class Sandbox:
     """One pod's sandbox; the object is a name, the state is in the directory."""
 
     def __init__(self, identifier: str):
-        self.id = identifier
+        self.id = checked(identifier)
         self.directory = RUN / identifier
-        self.root, self.ctl, self.share, self.volumes, self.netns, self.template = (
-            self.directory / name for name in ("root", "ctl", "share", "volumes", "netns", "template")
+        self.root, self.ctl, self.share, self.volumes, self.netns, self.template, self.runc, self.release = (
+            self.directory / name
+            for name in ("root", "ctl", "share", "volumes", "netns", "template", "runc", "release")
         )
+        self._lock: int | None = None
 
     @property
     def uid(self) -> int:
         """The user and group of this pod's QEMU, supervisor and stand-ins, and of no other pod's."""
         return FIRST_UID + int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:4]) % UIDS
 
-    def make(self) -> None:
-        """Make the directories; what is left of a sandbox of the same name goes first."""
-        self.remove()
+    def make(self, runc_state: Path) -> None:
+        """Make the directories, and hold them while this process lives; what killed processes left goes first."""
+        RUN.mkdir(parents=True, exist_ok=True)
+        with _locked(RUN / ".making"):
+            for other in all_sandboxes():
+                if not other.alive() and other.hold(wait=False):
+                    other.remove()
+            try:
+                self.directory.mkdir(mode=0o700)
+            except FileExistsError:
+                raise RuntimeFailure(f"container with id {self.id} exists already") from None
+            self.hold()
+        self.runc.symlink_to(runc_state)
+        self.release.symlink_to(RELEASE)
         for directory in (self.ctl, self.share, self.volumes):
-            directory.mkdir(parents=True, mode=0o755)
-        self.directory.chmod(0o700)
+            directory.mkdir(mode=0o755)
         mounts.tmpfs(str(self.ctl), f"size={CTL_BYTES},nr_inodes={CTL_FILES},mode=700,uid={self.uid},gid={self.uid}")
         for name in ("proc", "dev", "usr", "run/pod/ctl", "run/pod/share", "run/pod/volumes", "run/pod/guest",
                      "run/pod/template"):  # fmt: skip
@@ -69,10 +90,9 @@ class Sandbox:
     def show(self, container: str, rootfs: str, volumes: list[Volume]) -> None:
         """Export a container's root file system and volumes to the guest."""
         CONTAINERS.mkdir(exist_ok=True)
-        link = CONTAINERS / container
-        link.unlink(missing_ok=True)
-        link.symlink_to(f"../{self.id}")
+        self.hide(container)  # what a killed call may have left of one of the same name
         (self.share / container).mkdir()
+        (CONTAINERS / container).symlink_to(f"../{self.id}")
         mounts.bind(rootfs, str(self.share / container))
         (self.volumes / container).mkdir()
         for volume in volumes:
@@ -89,10 +109,22 @@ class Sandbox:
             _remove_mount_points(directory)
         (CONTAINERS / container).unlink(missing_ok=True)
 
+    def alive(self) -> bool:
+        """Tell whether runc has a jail for this sandbox, in whatever state."""
+        return (self.runc / "state.json").exists()
+
+    def hold(self, wait: bool = True) -> bool:
+        """Take this sandbox's lock, until this process ends. False when another has it, or the sandbox is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            self._lock = self._lock or _lock(self.directory, wait, os.O_DIRECTORY)
+        return self._lock is not None and self.directory.exists()
+
     def remove(self) -> None:
-        """Unmount and remove everything of this sandbox."""
-        if not self.directory.exists():
+        """Disconnect, unmount and remove everything of this sandbox, unless runc still has its jail."""
+        if not self.hold() or self.alive():
             return
+        if self.netns.exists():
+            network.disconnect(self.netns.read_text())
         for container in self.containers():
             self.hide(container)
         mounts.unmount_below(self.directory)
@@ -177,6 +209,54 @@ def of_container(container: str) -> Sandbox | None:
 def all_sandboxes() -> list[Sandbox]:
     """Return the sandboxes that have run state."""
     return [Sandbox(entry.name) for entry in _entries(RUN) if not entry.name.startswith(".")]
+
+
+def checked(identifier: str) -> str:
+    """Return `identifier`, which becomes part of paths. Raises RuntimeFailure when no engine could have made it."""
+    if not re.fullmatch(r"\w[\w+.-]*", identifier, re.ASCII):
+        raise RuntimeFailure(f"{identifier!r} is no id of a container")
+    return identifier
+
+
+@contextlib.contextmanager
+def starting() -> Iterator[None]:
+    """Wait until fewer guests are being started than there are processors, and be one of them.
+
+    Started all at once, a crowd shares the processors so thinly that each guest misses its deadline. Only guests that
+    have no workload yet are counted, so that no workload can keep other pods from starting.
+    """
+    with _locked(RUN / ".next"):  # one waits for a place, the others for their turn
+        while (place := _free_place()) is None:
+            time.sleep(0.02)
+    try:
+        yield
+    finally:
+        os.close(place)
+
+
+def _free_place() -> int | None:
+    places = (_lock(RUN / f".starting-{n}", wait=False) for n in range(os.cpu_count() or 1))
+    return next((place for place in places if place is not None), None)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = _lock(path, wait=True)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(path: Path, wait: bool, flags: int = os.O_CREAT) -> int | None:
+    """Open `path` and lock it; return the descriptor that holds the lock, or None when it is taken."""
+    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
 
 
 def _entries(directory: Path) -> list[Path]:
