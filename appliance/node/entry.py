@@ -8,7 +8,8 @@ import zipfile
 from pathlib import Path
 
 LIB = Path("/usr/lib/casemate")
-KEEP_RELEASES = 3  # running pods' supervisors keep theirs in memory; a rollback needs the one before
+KEEP_RELEASES = 3  # a rollback needs the one before
+RUN = Path("/run/casemate/microvm")
 
 PROGRAMS = {
     "health": "appliance.node.health.cli",
@@ -64,8 +65,9 @@ def _link(link: Path, target: str) -> None:
 def _forget_old(keep: Path) -> None:
     import shutil
 
+    in_use = {keep, *(link.readlink() for link in RUN.glob("*/release"))}  # each serves the pods that it has started
     found = sorted((LIB / "node").iterdir(), key=lambda d: d.stat().st_mtime, reverse=True)
     cut_off = [d for d in found if d.name.startswith(".")]
-    releases = [d for d in found if d != keep and d not in cut_off]
+    releases = [d for d in found if d not in in_use and d not in cut_off]
     for old in [*cut_off, *releases[KEEP_RELEASES - 1 :]]:
         shutil.rmtree(old)

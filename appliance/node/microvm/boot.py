@@ -9,17 +9,22 @@ import contextlib
 import dataclasses
 import os
 import select
+import signal
 import socket
 import subprocess
 import time
 
 from . import protocol
-from .qemu import Machine, Qmp, socket_pair
+from .qemu import Machine, NoAnswer, Qmp, socket_pair
 from .settings import RuntimeFailure
 
 
 class GuestEnded(RuntimeFailure):
     """The guest ended, which is not what a slow one does."""
+
+
+class BrokenTemplate(RuntimeFailure):
+    """QEMU refused this template, or ended over it."""
 
 
 @dataclasses.dataclass
@@ -89,6 +94,12 @@ class Guest:
         lines = self.printed.decode(errors="replace").split("\n")
         return " | ".join(line.strip() for line in lines[-8:] if line.strip()) or "nothing"
 
+    def was_killed(self) -> bool:
+        """Tell whether QEMU has got a SIGKILL: from somebody, or for want of memory."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.process.wait(1) == -signal.SIGKILL
+        return False
+
     def end(self) -> None:
         """Kill QEMU and close what belongs to it."""
         self.process.kill()
@@ -125,7 +136,7 @@ def launch(machine: Machine, prefix: tuple[str, ...] = ()) -> Guest:
 def restore(guest: Guest, device_state: str) -> None:
     """Load the saved devices into a QEMU started with ``incoming`` and let the guest run.
 
-    Raises RuntimeFailure when QEMU refuses; the caller then boots cold.
+    Raises RuntimeFailure when that fails, and the caller then boots cold: BrokenTemplate unless QEMU is silent.
     """
     try:
         qmp = Qmp(guest.qmp_socket)
@@ -135,4 +146,5 @@ def restore(guest: Guest, device_state: str) -> None:
         qmp.command("cont")
     except (RuntimeFailure, OSError) as error:
         guest.read_console()
-        raise RuntimeFailure(f"{error}; QEMU printed: {guest.last_words()}") from None
+        kind = NoAnswer if isinstance(error, NoAnswer) else BrokenTemplate
+        raise kind(f"{error}; QEMU printed: {guest.last_words()}") from None

@@ -36,12 +36,16 @@ def prepare(parts: list[str], check: bool, refresh: bool, verify: bool, report: 
     configured = settings.load()
     if verify:
         _verify(configured, report)
-    made = [part for part in missing(configured) if part in parts]
-    if refresh and "image" in parts:
-        made = ["image", *(part for part in ("probe", "template") if part in parts)]
+
+    def wanted() -> list[str]:
+        anew = refresh and "image" in parts
+        return [part for part in (("image", "probe", "template") if anew else missing(configured)) if part in parts]
+
+    made = wanted()
     if made and not check:
         with store.making("prepare"):
-            _make(configured, parts, refresh, report)
+            if made := wanted():  # what another maker has made meanwhile is current now
+                _make(configured, parts, refresh, report)
     return {"changed": bool(made), "made": made}
 
 

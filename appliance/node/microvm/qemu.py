@@ -19,6 +19,11 @@ from .settings import RuntimeFailure
 
 BINARY = "qemu-system-x86_64"
 
+
+class NoAnswer(RuntimeFailure):
+    """QEMU is there and silent."""
+
+
 # Without the two TSC words, the guest's clock calibration hangs now and then under emulation.
 KERNEL_WORDS = {
     "tcg": "tsc_early_khz=2000000 no_timer_check",
@@ -87,7 +92,7 @@ class Machine:
 
 def kernel_words(accelerator: str, extra: str = "") -> str:
     """Return the guest kernel's command line."""
-    words = f"console=ttyS0 quiet panic=-1 reboot=t rdinit=/init {KERNEL_WORDS[accelerator]} {extra}"
+    words = f"console=ttyS0 quiet panic=-1 oops=panic reboot=t rdinit=/init {KERNEL_WORDS[accelerator]} {extra}"
     return words.strip()
 
 
@@ -163,7 +168,7 @@ class Qmp:
             try:
                 data = self._socket.recv(65536)
             except TimeoutError:
-                raise RuntimeFailure("QEMU does not answer on its control socket") from None
+                raise NoAnswer("QEMU does not answer on its control socket") from None
             if not data:
                 raise RuntimeFailure("QEMU has ended")
             self._buffer += data

@@ -76,13 +76,12 @@ def _start(orders: dict) -> tuple[boot.Guest, dict]:
     if template := orders["template"]:
         try:
             guest = boot.launch(dataclasses.replace(machine, **template["memory"], incoming=True))
-            broken = True
             boot.restore(guest, template["devices"])
-            broken = False
             reply = _configure(guest, configure, min(deadline, time.monotonic() + orders["restore_deadline_s"]))
         except RuntimeFailure as error:
-            # One that is silent may be on a busy host; `prepare --verify` tells whether its memory is good.
-            broken = broken or isinstance(error, boot.GuestEnded)
+            # One that is silent may be on a busy host, and one that was killed was in the way; `prepare --verify` tells
+            # whether its memory is good.
+            broken = isinstance(error, boot.BrokenTemplate | boot.GuestEnded) and not guest.was_killed()
             notes.append(f"the template could not be used, so the guest booted cold: {error}")
             print(f"casemate: {notes[-1]}", file=sys.stderr, flush=True)
             if guest:
