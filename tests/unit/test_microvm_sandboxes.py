@@ -1,0 +1,95 @@
+"""Who owns a sandbox's run state, what is swept, and how many guests start at once."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from appliance.node.microvm import sandboxes
+from appliance.node.microvm.sandboxes import Sandbox
+from appliance.node.microvm.settings import RuntimeFailure
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """An empty /run/casemate/microvm; nothing is mounted."""
+    monkeypatch.setattr(sandboxes, "RUN", tmp_path / "run")
+    monkeypatch.setattr(sandboxes, "CONTAINERS", tmp_path / "run/.containers")
+    monkeypatch.setattr(sandboxes.mounts, "bind", lambda *_, **__: None)
+    monkeypatch.setattr(sandboxes.mounts, "tmpfs", lambda *_: None)
+    return tmp_path / "run"
+
+
+def jail(tmp_path, name):
+    """What runc keeps of a jail."""
+    state = tmp_path / "runc" / name
+    state.mkdir(parents=True)
+    (state / "state.json").touch()
+    return state
+
+
+def killed(run, name, state):
+    """A sandbox as a `create` that was killed leaves it: with everything, and no process that holds it."""
+    sandbox = Sandbox(name)
+    sandbox.make(state)
+    os.close(sandbox._lock)
+    (sandbox.share / f"{name}-c").mkdir()
+    (run / ".containers").mkdir(exist_ok=True)
+    (run / ".containers" / f"{name}-c").symlink_to(f"../{name}")
+    return sandbox
+
+
+def test_a_new_sandbox_sweeps_what_killed_calls_left_and_nothing_else(run, tmp_path):
+    dead = killed(run, "dead", tmp_path / "runc/dead")
+    alive = killed(run, "alive", jail(tmp_path, "alive"))
+    with subprocess.Popen(
+        [sys.executable, "-c", "import fcntl, os, sys\nfcntl.flock(os.open(sys.argv[1], 0), 2); print(flush=True)\n"
+         "sys.stdin.read()", str(killed(run, "coming", tmp_path / "runc/coming").directory)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as holder:  # fmt: skip
+        holder.stdout.readline()
+        Sandbox("new").make(tmp_path / "runc/new")
+        assert sorted(os.listdir(run)) == [".containers", ".making", "alive", "coming", "new"]
+        assert sorted(os.listdir(run / ".containers")) == ["alive-c", "coming-c"]
+    assert alive.share.is_dir() and not dead.directory.exists()
+
+
+def test_an_id_in_use_is_refused_and_its_owner_untouched(run, tmp_path):
+    owner = killed(run, "one", jail(tmp_path, "one"))
+    second = Sandbox("one")
+    with pytest.raises(RuntimeFailure, match="exists already"):
+        second.make(tmp_path / "runc/one")
+    second.remove()
+    assert owner.share.is_dir()
+
+
+@pytest.mark.parametrize("name", ["../x", "", ".", "..", "a/b", ".hidden", "a b", "a\n", "ä"])
+def test_a_name_that_is_no_id_never_becomes_a_path(name):
+    with pytest.raises(RuntimeFailure, match="is no id of a container"):
+        Sandbox(name)
+
+
+def test_no_more_guests_start_at_once_than_there_are_processors(run, monkeypatch):
+    run.mkdir()
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    lock, now, most = threading.Lock(), 0, 0
+
+    def start():
+        nonlocal now, most
+        with sandboxes.starting():
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.02)
+            with lock:
+                now -= 1
+
+    threads = [threading.Thread(target=start) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (now, most) == (0, 2)
