@@ -121,7 +121,7 @@ class Case:
 
     def outcome(self):
         """Wait until the engine has told all that it should tell; after its own end, it must find the pod again."""
-        pod_ends = self.name in ("qemu", "supervisor", "shim")
+        pod_ends = self.name in ("qemu", "supervisor", "shim", "kernel")
         # A frozen stand-in cannot end before somebody thaws it, which stopping the pod does.
         container_ends = self.container and self.name != "containerd" and not self.row["case"].startswith("paused qemu")
         end = time.monotonic() + LIMIT
@@ -255,6 +255,44 @@ def creating(name, delay):
     return case.finish()
 
 
+def frozen(name):
+    """SIGSTOP, for a process that hangs: calls fail, and the pod can be removed all the same."""
+    case = Case("frozen", name)
+    case.start()
+    case.at = time.monotonic()
+    pid = victim(name, case.pod.id, case.container)
+    os.kill(pid, signal.SIGSTOP)
+    case.row["hit"] = True
+    try:
+        case.row["exec"] = execute(case.container, *sh("echo alive"), timeout=3)
+    except CriError as error:
+        case.row["error"] = str(error)[:300]
+    case.row["reported_s"] = round(time.monotonic() - case.at, 1)
+    return case.finish()
+
+
+def inside(name):
+    """End a thing in the guest, from a container with the rights to do so."""
+    case = Case("inside", name)
+    script = {
+        "kernel": "echo c > /proc/sysrq-trigger",
+        "init": "mkdir /tmp/g && busybox mount -t cgroup2 g /tmp/g && echo 1 > /tmp/g/cgroup.kill",
+    }[name]
+    context = {
+        "namespace_options": {"pid": 1}, "capabilities": {"add_capabilities": ["SYS_ADMIN"]},
+        "masked_paths": ["/proc/kcore"], "readonly_paths": ["/proc/bus"],
+    }  # fmt: skip
+    case.start(linux={"security_context": context})
+    case.at, case.row["hit"] = time.monotonic(), True
+    try:
+        code, _, words = execute(case.container, *sh(script))
+        case.row["error"] = f"exit code {code} {words}" if code else None
+    except CriError as error:
+        case.row["error"] = str(error)[:300]
+    case.outcome()
+    return case.finish()
+
+
 class Call:
     """A call in a thread of its own; `join` returns its result, or leaves its error."""
 
@@ -282,12 +320,13 @@ def main(seed, much):
     plain = [
         (up, "qemu"), (running, "qemu"), (running, "supervisor"), (running, "stand-in"), (running, "shim"),
         (running, "containerd"), (executing, "exec stand-in"), (stopping, "qemu"), (paused, "qemu"),
+        (inside, "kernel"), (inside, "init"), (frozen, "qemu"),
     ]  # fmt: skip
     rest = [
         (up, "supervisor"), (up, "shim"), (up, "containerd"), (executing, "qemu"), (executing, "supervisor"),
         (executing, "stand-in"), (executing, "shim"), (stopping, "supervisor"), (stopping, "stand-in"),
         (stopping, "shim"), (stopping, "containerd"), (paused, "supervisor"), (paused, "stand-in"), (paused, "shim"),
-        (paused, "containerd"),
+        (paused, "containerd"), (frozen, "supervisor"), (frozen, "stand-in"),
     ]  # fmt: skip
     early = [
         (state, name, pick.uniform(0, 1.5))
