@@ -65,14 +65,14 @@ class Sandbox:
         RUN.mkdir(parents=True, exist_ok=True)
         with _locked(RUN / ".making"):
             for other in all_sandboxes():
-                if not other.alive() and other.hold(wait=False):
+                if other.runc.is_symlink() and not other.alive() and other.hold(wait=False):
                     other.remove()
             try:
                 self.directory.mkdir(mode=0o700)
             except FileExistsError:
                 raise RuntimeFailure(f"container with id {self.id} exists already") from None
+            self.runc.symlink_to(runc_state)
             self.hold()
-        self.runc.symlink_to(runc_state)
         self.release.symlink_to(RELEASE)
         for directory in (self.ctl, self.share, self.volumes):
             directory.mkdir(mode=0o755)
