@@ -133,7 +133,7 @@ class Case:
             time.sleep(0.05)
         self.row |= {"code": code, "ready": ready, "reported_s": round(time.monotonic() - self.at, 1)}
         if self.name == "containerd" and self.container and code is None:
-            self.row["exec"] = execute(self.container, *sh("echo alive"))[:2]
+            self.row["exec"] = execute(self.container, *sh("echo alive"), timeout=LIMIT)[:2]
 
     def code(self):
         if not self.container:
@@ -187,7 +187,7 @@ def executing(name):
     result = thread.join()
     case.row["error"] = thread.error or (None if result[0] == 0 else f"exit code {result[0]}")
     if name == "exec stand-in":
-        case.row |= {"ready": True, "exec": execute(case.container, *sh("echo alive"))[:2]}
+        case.row |= {"ready": True, "exec": execute(case.container, *sh("echo alive"), timeout=LIMIT)[:2]}
     else:
         case.outcome()
     return case.finish()
