@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -56,18 +55,28 @@ def fake_runc(tmp_path):
 
 
 def run(argv, environment):
-    # The launcher's own interpreter is the distribution's; any that is new enough does.
-    return subprocess.run(
-        [sys.executable, "-ISB", str(LAUNCHER), *argv], env=environment, capture_output=True, text=True
-    )
+    return subprocess.run([str(LAUNCHER), *argv], env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(
-    "argv", ["--root /r state ID", "--root /r kill ID 15", "--version", "features", "ps --format json ID"]
-)
+@pytest.mark.parametrize("argv", [
+    "--root /r state ID", "--root=/r --log /l --log-format json kill ID 15", "--version", "features",
+    "ps --format json ID", "--systemd-cgroup state ID", "--root state --log kill list",
+])  # fmt: skip
 def test_what_is_runcs_alone_is_left_to_runc_with_its_exit_code(fake_runc, argv):
     done = run(argv.split(), fake_runc)
     assert (done.stdout, done.returncode) == (f"runc {argv}\n", 7)
+
+
+@pytest.mark.parametrize("argv", ["state ID", "--root /r kill ID 9", "--log state --systemd-cgroup state ID"])
+def test_what_is_asked_often_does_not_start_python(fake_runc, tmp_path, argv):
+    python = tmp_path / "python3"
+    python.write_text("#!/bin/sh\nexit 99\n")
+    python.chmod(0o755)
+    launcher = tmp_path / "launcher"
+    launcher.write_text(LAUNCHER.read_text().replace("/usr/bin/python3", str(python)))
+    done = subprocess.run(["sh", launcher, *argv.split()], env=fake_runc, capture_output=True, text=True)
+    assert (done.stdout, done.returncode) == (f"runc {argv}\n", 7)
+    assert subprocess.run(["sh", launcher, "--root", "state", "delete", "kill"], env=fake_runc).returncode == 99
 
 
 def test_a_refusal_is_in_the_log_that_the_engine_reads(fake_runc, tmp_path):

@@ -142,10 +142,15 @@ def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) 
     )  # fmt: skip
     try:
         sandbox.show(call.id, str(rootfs if rootfs.is_absolute() else bundle / rootfs), volumes)
-        sandbox.call("create", id=call.id, spec=guest_spec, processes_of=processes_of)
         _replace(bundle, stand_in)
-        code = _runc(call.argv)
+        codes = []
+        sandbox.call(
+            "create", meanwhile=lambda: codes.append(_runc(call.argv)),
+            id=call.id, spec=guest_spec, processes_of=processes_of,
+        )  # fmt: skip
+        code = codes[0]
     except BaseException:
+        subprocess.run([RUNC, *_globals(call), "delete", "--force", call.id], capture_output=True)
         _remove_container(sandbox, call.id)
         raise
     if code:
@@ -315,7 +320,7 @@ def _let_its_release(call: Call, sandbox: Sandbox) -> None:
         release = sandbox.release.readlink()
         if release != RELEASE:
             launcher = str(release / "appliance/node/bin/casemate-microvm")
-            os.execv("/usr/bin/python3", ["python3", "-ISB", launcher, *call.argv])  # noqa: S606 (no shell)
+            os.execv(launcher, [launcher, *call.argv])  # noqa: S606 (no shell)
 
 
 def _remove_container(sandbox: Sandbox, container: str, guest_answers_within_s: float = 8) -> None:
@@ -366,10 +371,10 @@ def _argv(*verb: str) -> list[str]:
     """Return how a jail starts one of our programs: only /usr is there."""
     from .settings import RuntimeFailure
 
-    launcher = Path(__file__).resolve().parents[1] / "bin" / "casemate-microvm"
-    if not launcher.is_relative_to("/usr"):
-        raise RuntimeFailure(f"{launcher}: the runtime must be installed below /usr, which is all that its jails see")
-    return ["/usr/bin/python3", "-ISB", str(launcher), *verb]
+    program = Path(__file__).resolve().with_name("__main__.py")
+    if not program.is_relative_to("/usr"):
+        raise RuntimeFailure(f"{program}: the runtime must be installed below /usr, which is all that its jails see")
+    return ["/usr/bin/python3", "-ISB", str(program), *verb]
 
 
 def _replace(bundle: Path, config: dict) -> None:

@@ -27,7 +27,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import mounts, network, protocol
@@ -130,13 +130,20 @@ class Sandbox:
         mounts.unmount_below(self.directory)
         shutil.rmtree(self.directory)
 
-    def call(self, op: str, timeout_s: float = 60, **arguments: object) -> dict:
-        """Call the guest's agent and return its reply. Raises RuntimeFailure with the agent's own words."""
-        link, reply = self.ask(op, timeout_s, **arguments)
+    def call(
+        self, op: str, timeout_s: float = 60, meanwhile: Callable[[], None] = lambda: None, **arguments: object
+    ) -> dict:
+        """Call the guest's agent, do `meanwhile`, and return the agent's reply.
+
+        Raises RuntimeFailure with the agent's own words.
+        """
+        link, reply = self.ask(op, timeout_s, meanwhile, **arguments)
         link.close()
         return reply
 
-    def ask(self, op: str, timeout_s: float = 60, **arguments: object) -> tuple[socket.socket, dict]:
+    def ask(
+        self, op: str, timeout_s: float = 60, meanwhile: Callable[[], None] = lambda: None, **arguments: object
+    ) -> tuple[socket.socket, dict]:
         """Do as `call` does, and return the open connection too: the agent sees when it is closed."""
         deadline = time.monotonic() + timeout_s
         try:
@@ -145,6 +152,7 @@ class Sandbox:
                 link.settimeout(timeout_s)
                 self._connect(link)
                 link.sendall(protocol.call(0, op, **arguments))
+                meanwhile()
                 decoder = protocol.Decoder(frozenset({protocol.REPLY}))
                 while data := link.recv(65536):
                     for _, _, payload in decoder.feed(data):
