@@ -1,6 +1,7 @@
 """`appliance pods`: the pods on each host, what they use and what they cost."""
 
 import sys
+from collections.abc import Iterable
 
 import click
 from rich.markup import escape
@@ -17,7 +18,10 @@ from appliance.workloads import named, nowhere
 @target_options
 @click.argument("pod", required=False)
 def command(inventory: tuple, limit: str | None, output: str, pod: str | None) -> None:
-    """Show the pods on each host, or one POD with its containers.
+    """Show the pods on each host, what they use and what they cost, or one POD with its containers.
+
+    USE is what the containers use as they see it: in a microVM, inside the guest. COST is what the host pays for all of
+    the pod, its virtual machine included. Processors are those of one second; memory is without idle page cache.
 
     \b
     Examples:
@@ -25,7 +29,7 @@ def command(inventory: tuple, limit: str | None, output: str, pod: str | None) -
       appliance pods demo
       appliance pods --limit edge1 -o json | jq '.hosts[].pods[] | select(.ready | not)'
     """
-    answers = ask(load_inventory(inventory, limit).hosts, POD_PROGRAM, "list", "--output=json")
+    answers = ask(load_inventory(inventory, limit).hosts, POD_PROGRAM, "list", "--output=json", "--use")
     if pod is not None:
         if not any(named(answer, pod) for answer in answers):
             raise nowhere(answers, pod)
@@ -34,7 +38,7 @@ def command(inventory: tuple, limit: str | None, output: str, pod: str | None) -
     if output == "json":
         print_json({"hosts": [_shape(answer) for answer in answers]})
     else:
-        show(answers)
+        show(answers, with_containers=pod is not None)
     unreachable = any(answer.unreachable for answer in answers)
     failed = any(answer.error for answer in answers)
     sys.exit(EXIT_UNREACHABLE if unreachable else EXIT_FAILED if failed else EXIT_OK)
@@ -45,8 +49,8 @@ def _shape(answer: Answer) -> dict:
     return shape | ({"error": answer.error} if answer.error else {})
 
 
-def show(answers: list[Answer]) -> None:
-    """Print the hosts' pods as tables."""
+def show(answers: list[Answer], with_containers: bool = False) -> None:
+    """Print the hosts' pods as tables, a line for each container below its pod's where wanted."""
     console = results_console()
     for answer in answers:
         console.print(f"[bold]{answer.host.name}[/]")
@@ -55,16 +59,37 @@ def show(answers: list[Answer]) -> None:
         elif not answer.value:
             console.print("  no pods", style="dim")
         else:
-            table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
-            for heading in ("POD", "RUNTIME", "READY", "STATE", "ADDRESS", "RESTARTS"):
-                table.add_column(heading, no_wrap=True)
-            for pod in answer.value:
-                ready = "[green]yes[/]" if pod["ready"] else "[red]no[/]"
-                table.add_row(
-                    pod["name"], pod["runtime"] or "-", ready, pod["state"], pod["ip"] or "-", str(pod["restarts"])
-                )
-            console.print(Padding(table, (0, 0, 0, 2), expand=False))
+            console.print(Padding(_table(answer.value, with_containers), (0, 0, 0, 2), expand=False))
             for pod in answer.value:
                 if pod["reason"]:
                     console.print(f"  [yellow]{pod['name']}[/] {escape(pod['reason'])}")
         console.print()
+
+
+def _table(pods: list[dict], with_containers: bool) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+    for heading in ("POD", "RUNTIME", "READY", "STATE", "ADDRESS", "RESTARTS"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("USE CPU", "MEMORY", "COST CPU", "MEMORY"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    for pod in pods:
+        containers = pod["containers"] or {}
+        use = _sum(containers.values()) if containers else None
+        ready = "[green]yes[/]" if pod["ready"] else "[red]no[/]"
+        words = [pod["name"], pod["runtime"] or "-", ready, pod["state"], pod["ip"] or "-", str(pod["restarts"])]
+        table.add_row(*words, *_figures(use), *_figures(pod["host"]))
+        for name, one in containers.items() if with_containers else ():
+            table.add_row(f"  [dim]{name}[/]", *[""] * 5, *_figures(one), "", "")
+    return table
+
+
+def _sum(uses: Iterable[dict]) -> dict:
+    uses = list(uses)
+    return {key: sum(use[key] for use in uses) for key in ("cpu", "working_set_bytes")}
+
+
+def _figures(use: dict | None) -> tuple[str, str]:
+    """Processors and memory as a person reads them; a dash for what nobody can say."""
+    if not use:
+        return "-", "-"
+    return f"{use['cpu']:.2f}", f"{use['working_set_bytes'] / (1 << 20):.0f} MiB"

@@ -7,6 +7,7 @@ casemate-microvm probe                           find out which accelerator work
 casemate-microvm template                        make the templates
 casemate-microvm status                          what is there, as JSON
 casemate-microvm sandbox-info ID                 what guest a pod's sandbox has, as JSON
+casemate-microvm stats ID                        what a pod's guest and its containers use, as JSON
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import sys
 
-ADMIN = ("prepare", "image", "probe", "template", "status", "sandbox-info")
+ADMIN = ("prepare", "image", "probe", "template", "status", "sandbox-info", "stats")
 
 
 def main(argv: list[str]) -> int:
@@ -48,13 +49,13 @@ def _admin(verb: str, arguments: list[str]) -> int:
     if unknown := [a for a in arguments if a.startswith("-") and a not in known]:
         print(f"casemate-microvm {verb}: unknown option {unknown[0]}", file=sys.stderr)
         return 2
-    if len(names) != (1 if verb == "sandbox-info" else 0):
+    if len(names) != (1 if verb in ("sandbox-info", "stats") else 0):
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        if verb == "sandbox-info":
+        if names:
             sandbox = of_container(names[0]) or Sandbox(names[0])
-            result = sandbox.info()
+            result = sandbox.info() if verb == "sandbox-info" else sandbox.stats()
         elif verb == "status":
             result = prepare.status()
         else:

@@ -192,6 +192,14 @@ class Sandbox:
         except protocol.ProtocolError as error:
             raise RuntimeFailure(f"{self.ctl}/info.json, which the pod's jail wrote: {error}") from None
 
+    def stats(self) -> dict:
+        """Return what the guest (key guest) and its containers (key containers, by id) use, as its agent tells it.
+
+        Raises RuntimeFailure when the guest does not answer.
+        """
+        reply = self.call("stats", timeout_s=10)
+        return {key: reply[key] for key in ("guest", "containers")}
+
     def said(self, name: str) -> str | None:
         """Return what the supervisor wrote into its file `name`, or None.
 

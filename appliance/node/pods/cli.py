@@ -10,7 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
-from . import listing, live, logs, settings, state, sync, teardown, units
+from . import listing, live, logs, settings, state, sync, teardown, units, use
 from .cri import Cri
 from .cri_model import CriError
 from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load, load_directory
@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
     list_ = commands.add_parser("list", help="list the pods on this host")
     list_.add_argument("-o", "--output", choices=["text", "json"], default="text")
+    list_.add_argument("--use", action="store_true", help="with -o json: also what they use and cost; takes a second")
     list_.set_defaults(function=_list)
 
     sync_ = commands.add_parser("sync", help="start, replace and remove pods as the manifest directory says")
@@ -130,7 +131,10 @@ def _check(options: argparse.Namespace) -> int:
 
 def _list(options: argparse.Namespace) -> int:
     values = settings.load()
-    pods = listing.list_pods(Cri(values.socket), values)
+    cri = Cri(values.socket)
+    pods = listing.list_pods(cri, values)
+    if options.use:
+        use.measure(cri, pods)
     if options.output == "json":
         print(json.dumps(pods))
         return 0

@@ -210,16 +210,21 @@ def interact(session: Session, *, stdin: bool, terminal: bool) -> int:
                 os.read(wake, 4096)
                 _send_size(session)
             if STDIN in ready:
-                data = os.read(STDIN, _CHUNK)
+                data = b""
+                with contextlib.suppress(OSError):  # a terminal that has been hung up
+                    data = os.read(STDIN, _CHUNK)
                 session.write(data)
                 if not data:
                     session.end_input()
                     stdin = False
-            for channel, piece in session.step():
-                while piece:
-                    piece = piece[os.write(channel, piece) :]
+            try:
+                for channel, piece in session.step():
+                    while piece:
+                        piece = piece[os.write(channel, piece) :]
+            except OSError as error:
+                raise BrokenPipeError from error
             if STDOUT in ready:
-                raise BrokenPipeError("nobody reads the output any more")
+                raise BrokenPipeError
     return session.result()
 
 
@@ -234,7 +239,8 @@ def _raw_terminal(terminal: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
+        with contextlib.suppress(termios.error):  # it has been hung up
+            termios.tcsetattr(STDIN, termios.TCSADRAIN, before)
 
 
 @contextlib.contextmanager

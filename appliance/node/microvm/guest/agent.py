@@ -17,6 +17,7 @@ started  id (or a key)                  replies when the program runs and is att
 delete   id                             ``crun delete --force``
 dial     port                           connects to it on the guest's localhost, then input and output until EXIT
 pause, resume, update (resources)  id   what crun does under these names
+stats                                   what the guest and each of its containers use, see `Agent.call_stats`
 ======== ============================== ============================================================
 
 The agent has one thread and never waits for a child: it is the parent that crun's orphans come to, so exit codes
@@ -602,6 +603,36 @@ class Agent:
             self._reply(stream, **({"error": error} if error else {}))
 
         self._crun("update", ["--resources", str(file), id], updated)
+
+    def call_stats(self, stream: int) -> None:
+        """Reply with ``guest``: memory_bytes, available_bytes; and ``containers``, by id: see `use_of`."""
+        containers = {}
+        for group in Path("/sys/fs/cgroup/pod").glob("*/"):
+            with contextlib.suppress(OSError):  # it is being deleted
+                containers[group.name] = use_of(group)
+        memory = numbers(Path("/proc/meminfo").read_text().replace(":", ""))
+        guest = {"memory_bytes": memory["MemTotal"] * 1024, "available_bytes": memory["MemAvailable"] * 1024}
+        self._reply(stream, guest=guest, containers=containers)
+
+
+def use_of(group: Path) -> dict[str, int]:
+    """Return what a control group has used of the processors, and what it holds of memory and processes.
+
+    working_set_bytes is the memory without the part of the page cache that nobody has asked for lately. There are no
+    figures of input and output: the containers' files are the host's, and no block device is read for them.
+    """
+    memory = int((group / "memory.current").read_text())
+    return {
+        "cpu_ns": numbers((group / "cpu.stat").read_text())["usage_usec"] * 1000,
+        "memory_bytes": memory,
+        "working_set_bytes": max(0, memory - numbers((group / "memory.stat").read_text())["inactive_file"]),
+        "processes": int((group / "pids.current").read_text()),
+    }
+
+
+def numbers(text: str) -> dict[str, int]:
+    """Read lines of a name, a number and perhaps a unit."""
+    return {line.split()[0]: int(line.split()[1]) for line in text.splitlines()}
 
 
 def reseed(seed: bytes) -> None:
