@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.full]
 DEPLOY_SECONDS = 5400
 ASK_SECONDS = 900
 POD = "/usr/lib/casemate/bin/casemate-pod"
-# What a pod leaves if its end is not clean: by name, what lists it. The slice itself stays, empty.
+# What a pod leaves if its end is not clean: by name, what lists it. Their common slice stays, empty.
 TRACES = {
     "scopes": "systemctl list-units --all --plain --no-legend 'cri-containerd-*'",
     "control groups": "find /sys/fs/cgroup -mindepth 1 -type d -path '*casemate.slice/*' -o -name 'k8s*'",
@@ -81,14 +81,13 @@ def test_doctor_finds_all_well(host):
     assert done.returncode == 0
 
 
-def test_the_pods_programs_are_in_scopes_of_the_pods_slice(host):
+def test_the_pods_programs_are_in_scopes_of_the_pods_own_slice(host):
     (sandbox,) = [p["sandbox_id"] for p in pods(host) if p["name"] == "demo"]
     scope = f"cri-containerd-{sandbox}.scope"
     shown = on_host(host, "systemctl", "show", "-P", "Slice", "-P", "ActiveState", scope).split()
-    assert sorted(shown) == ["active", "casemate.slice"]
-    commands = on_host(
-        host, "sh", "-c", f"cat $(sed 's|.*|/proc/&/comm|' /sys/fs/cgroup/casemate.slice/{scope}/cgroup.procs)"
-    )
+    assert sorted(shown) == ["active", "casemate-demo.slice"]
+    group = f"/sys/fs/cgroup/casemate.slice/casemate-demo.slice/{scope}"
+    commands = on_host(host, "sh", "-c", f"cat $(sed 's|.*|/proc/&/comm|' {group}/cgroup.procs)")
     assert "qemu-system-x86" in commands
 
 

@@ -13,10 +13,11 @@ import pytest
 from click.testing import CliRunner
 
 from appliance import __version__, cli
-from appliance.commands import deploy, doctor, plan, status
+from appliance.commands import deploy, doctor, plan, pods, status
 from appliance.errors import CasemateError
 from appliance.events import HostOutcome, Outcome
 from appliance.inventory import load
+from appliance.reach import Answer
 
 HERE = Path(__file__).parents[2]
 ROOT = click.Context(cli.appliance, info_name="appliance")
@@ -93,7 +94,7 @@ def test_every_option_says_what_it_is_for(words, command):
     assert command.help
 
 
-@pytest.mark.parametrize("verb", ["plan", "deploy", "status", "doctor", "reset"])
+@pytest.mark.parametrize("verb", ["plan", "deploy", "status", "doctor", "pods", "reset"])
 def test_a_verb_on_hosts_has_the_common_options(verb):
     command = cli.appliance.get_command(ROOT, verb)
     options = {option for p in command.params for option in p.opts}
@@ -345,3 +346,27 @@ def test_the_last_json_line_of_a_run_is_the_summary(site, changes, command):
 
 def test_an_error_object_has_the_documented_keys():
     assert CasemateError("x", place="here", cure="do").as_dict() == {"error": "x", "place": "here", "cure": "do"}
+
+
+def test_pods_as_text_shows_use_and_cost_and_the_containers_of_one(site, monkeypatch):
+    use = {"cpu": 0.5, "cpu_seconds": 9.0, "memory_bytes": 90 << 20, "working_set_bytes": 64 << 20}
+    demo = {
+        "name": "demo", "namespace": "default", "runtime": "microvm", "ready": True, "state": "running",
+        "ip": "10.86.0.2", "restarts": 0, "sandbox_id": "x", "reason": "[odd] reason",
+        "host": use | {"cpu": 0.75, "working_set_bytes": 200 << 20}, "containers": {"web": use, "side": use},
+    }  # fmt: skip
+    starting = demo | {"name": "new", "host": None, "containers": None, "ip": "", "reason": ""}
+
+    def ask(hosts, *command):
+        return [Answer(hosts[0], [demo, starting]), Answer(hosts[1], error="no route [1]", unreachable=True)]
+
+    monkeypatch.setattr(pods, "ask", ask)
+    done = result(pods.command, "-i", str(site))
+    assert done.exit_code == 4
+    assert re.search(r"demo +microvm +yes .* 1\.00 +128 MiB +0\.75 +200 MiB", done.stdout)
+    assert re.search(r"new .* - +- +- +-$", done.stdout, re.MULTILINE)
+    assert "[odd] reason" in done.stdout and "no route [1]" in done.stdout and "side" not in done.stdout
+    one = result(pods.command, "-i", str(site), "demo").stdout
+    assert re.search(r"side +0\.50 +64 MiB", one) and "new" not in one
+    shape = json.loads(result(pods.command, "-i", str(site), "-o", "json").stdout)["hosts"]
+    assert shape == [{"name": "h1", "pods": [demo, starting]}, {"name": "h2", "pods": [], "error": "no route [1]"}]

@@ -163,8 +163,10 @@ def test_the_runtime_class_is_the_handler_and_none_is_the_engines_default():
     assert engine.boxes[0].handler == ""
 
 
-@pytest.mark.parametrize(("driver", "parent"), [("systemd", "casemate.slice"), ("cgroupfs", "")])
-def test_pods_are_in_a_slice_where_systemd_makes_control_groups(driver, parent):
+@pytest.mark.parametrize(
+    ("driver", "parent"), [("systemd", "/casemate.slice/casemate-web.slice"), ("cgroupfs", "/k8s.io/pod_web")]
+)
+def test_a_pod_has_a_control_group_of_its_own(driver, parent):
     engine = Engine()
     runner.Runner(pod(), engine, Settings(cgroup_driver=driver)).step()
     assert engine.boxes[0].cgroup_parent == parent

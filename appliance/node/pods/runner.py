@@ -129,7 +129,7 @@ class Runner:
         return self.cri.call("PodSandboxStatus", pod_sandbox_id=answer.pod_sandbox_id).status
 
     def _sandbox_config(self, attempt: int) -> dict[str, Any]:
-        return sandbox_config(self.pod, attempt, _resolv_conf(), self.settings.cgroup_parent)
+        return sandbox_config(self.pod, attempt, _resolv_conf(), self.settings.cgroup_parent(self.pod.name))
 
     def _settle_in(self, sandbox_id: str, config: dict[str, Any]) -> None:
         """Work out all that containers of this sandbox, which was made with `config`, need."""

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from . import cgroups
 from .cri_model import DEFAULT_SOCKET
 
 PATH = Path("/etc/casemate/engine.json")
@@ -22,13 +23,11 @@ class Settings:
     default_handler: str = "microvm"
     cgroup_driver: str = "cgroupfs"
 
-    @property
-    def cgroup_parent(self) -> str:
-        """Below which control group the engine puts pods; empty for the engine's own choice.
-
-        With the driver systemd that choice is a plain path, which runc refuses: it wants the name of a slice.
-        """
-        return SLICE if self.cgroup_driver == "systemd" else ""
+    def cgroup_parent(self, pod_name: str) -> str:
+        """The control group that holds those of a pod's containers, and nothing else."""
+        if self.cgroup_driver == "systemd":
+            return f"/{SLICE}/{cgroups.slice_of(pod_name)}"
+        return cgroups.PLAIN.format(pod_name)
 
 
 def load(path: Path = PATH) -> Settings:

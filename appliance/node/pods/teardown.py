@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import cgroups
 from .cri_model import CriError, sandbox_ready, state_name
 from .translate import GRACE_ANNOTATION, LOG_ROOT, NAME_LABEL, NAMESPACE_LABEL, UID_LABEL
 
@@ -16,9 +17,10 @@ _MARGIN_SECONDS = 60
 
 
 def remove_sandbox(cri: "Cri", sandbox) -> None:
-    """Stop a sandbox within its grace period and remove it. Raises CriError."""
+    """Stop a sandbox within its grace period and remove it with its pod's control group. Raises CriError."""
     stop_sandbox(cri, sandbox)
     cri.call("RemovePodSandbox", _MARGIN_SECONDS, pod_sandbox_id=sandbox.id)
+    cgroups.remove(sandbox.metadata.name)
 
 
 def stop_sandbox(cri: "Cri", sandbox) -> None:
