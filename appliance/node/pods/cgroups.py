@@ -17,11 +17,12 @@ def slice_of(pod_name: str) -> str:
 
 def remove(pod_name: str, root: Path = ROOT) -> None:
     """Remove the control group of a pod that has no containers any more; one that is in use stays."""
-    for group in _found(PLAIN.format(pod_name), root):
+    slice_path = f"/casemate.slice/{slice_of(pod_name)}"
+    if _found(slice_path, root):
+        subprocess.run(["systemctl", "stop", slice_of(pod_name)], capture_output=True, check=False)
+    for group in _found(PLAIN.format(pod_name), root) + _found(slice_path, root):
         with contextlib.suppress(OSError):
             group.rmdir()
-    if _found(f"/casemate.slice/{slice_of(pod_name)}", root):
-        subprocess.run(["systemctl", "stop", slice_of(pod_name)], capture_output=True, check=False)
 
 
 def _found(path: str, root: Path) -> list[Path]:
