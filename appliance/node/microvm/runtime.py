@@ -16,6 +16,8 @@ from pathlib import Path
 
 TYPE_CHECKING = False  # as typing's, which is not imported: `state` and `kill` are called often and must be quick
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import socket
 
     from .sandboxes import Sandbox
@@ -182,7 +184,7 @@ def start(call: Call) -> int:
     _let_its_release(call, sandbox)
     if pod:
         if (code := _runc(call.argv)) == 0:
-            pod.call("started", id=call.id, timeout_s=120)
+            _wait_for_program(pod, call.id, 120, lambda: _stopped(call))
         return code
     with starting():
         if (code := _runc(call.argv)) == 0:
@@ -203,11 +205,26 @@ def _wait_for_guest(call: Call, sandbox: Sandbox) -> None:
             raise settings.RuntimeFailure(f"the pod's guest did not start: {failure}")
         if time.monotonic() > look_at_jail:
             look_at_jail = time.monotonic() + 0.5
-            state = subprocess.run([RUNC, *_globals(call), "state", call.id], capture_output=True, text=True)
-            if state.returncode or json.loads(state.stdout)["status"] == "stopped":
+            if _stopped(call):
                 raise settings.RuntimeFailure("the pod's guest did not start: its supervisor ended without a word")
         time.sleep(0.01)
     raise settings.RuntimeFailure(f"the pod's guest did not start within {limit} s")
+
+
+def _wait_for_program(sandbox: Sandbox, key: str, limit_s: float, stand_in_ended: Callable[[], bool]) -> None:
+    """Wait until the program `key` runs in the guest, or its stand-in has ended, which the engine sees by itself."""
+    from .sandboxes import NoAnswer
+
+    deadline = time.monotonic() + limit_s
+    while True:
+        try:
+            sandbox.call("started", id=key, timeout_s=2)
+            return
+        except NoAnswer:
+            if stand_in_ended():
+                return
+            if time.monotonic() > deadline:
+                raise
 
 
 def _look_after_template(sandbox: Sandbox) -> None:
@@ -266,7 +283,7 @@ def execute(call: Call) -> int:
         argument = f"{name}={rewritten.name}" if equals else rewritten.name
         code = _runc([*call.argv[:position], argument, *call.argv[position + 1 :]])
         if code == 0:
-            sandbox.call("started", id=reply["key"])
+            _wait_for_program(sandbox, reply["key"], 60, lambda: _exec_ended(call))
         return code
 
 
@@ -338,6 +355,18 @@ def _known(call: Call) -> bool:
 
 def _runc_state(call: Call) -> Path:
     return Path(call.globals.get("--root", "/run/runc"), call.id)
+
+
+def _stopped(call: Call) -> bool:
+    """Tell whether the process that runc started for this container has ended."""
+    state = subprocess.run([RUNC, *_globals(call), "state", call.id], capture_output=True, text=True)
+    return state.returncode != 0 or json.loads(state.stdout)["status"] == "stopped"
+
+
+def _exec_ended(call: Call) -> bool:
+    """Tell whether the process that runc started for this exec has ended."""
+    pid_file = call.option("--pid-file")
+    return pid_file is not None and not Path("/proc", Path(pid_file).read_text()).exists()
 
 
 def _globals(call: Call) -> list[str]:

@@ -43,6 +43,10 @@ CTL_BYTES, CTL_FILES = 1 << 20, 64
 """Most that a jail may write on the host."""
 
 
+class NoAnswer(RuntimeFailure):
+    """The guest's agent did not answer in time."""
+
+
 class Sandbox:
     """One pod's sandbox; the object is a name, the state is in the directory."""
 
@@ -165,7 +169,7 @@ class Sandbox:
         except protocol.ProtocolError as error:
             raise RuntimeFailure(f"the pod's guest does not speak our protocol, answering {op}: {error}") from None
         except TimeoutError:
-            raise RuntimeFailure(f"the pod's guest did not answer {op} within {timeout_s:.0f} s") from None
+            raise NoAnswer(f"the pod's guest did not answer {op} within {timeout_s:.0f} s") from None
         except OSError as error:
             raise RuntimeFailure(f"the pod's guest cannot be reached ({self.ctl}/sock: {error.strerror})") from None
         raise RuntimeFailure("the pod's guest has ended")
