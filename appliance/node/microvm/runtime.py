@@ -16,9 +16,8 @@ from pathlib import Path
 
 TYPE_CHECKING = False  # as typing's, which is not imported: `state` and `kill` are called often and must be quick
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import socket
+    from collections.abc import Callable
 
     from .sandboxes import Sandbox
 
