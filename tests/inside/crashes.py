@@ -58,7 +58,7 @@ def victim(name, sandbox, container=None):
         if name == "shim":
             return next(iter(processes("containerd-shim-runc-v2", sandbox, "-namespace")), 0)
         if name == "runtime":
-            return next(iter(processes("casemate-microvm", "--root", container or sandbox)), 0)
+            return next(iter(processes("microvm/__main__.py", "--root", container or sandbox)), 0)
         if name == "runc":
             return next((p for p in processes("runc", "--root", container or sandbox)
                          if cmdline(str(p)).startswith(b"runc")), 0)  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cri_pods import cmdline
 
-PROGRAMS = (b"qemu-system", b"containerd-shim", b"casemate-microvm", b"runc\0")
+PROGRAMS = (b"qemu-system", b"containerd-shim", b"microvm/__main__.py", b"runc\0")
 DIRECTORIES = (
     "/run/casemate/microvm/*", "/run/casemate/microvm/.containers/*", "/run/casemate/microvm/.*",
     "/run/containerd/runc/k8s.io/*", "/run/containerd/io.containerd.runtime.v2.task/k8s.io/*",
