@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from appliance.content import content, inventory_path
 from appliance.errors import CasemateError
@@ -56,6 +59,17 @@ def results_console() -> Console:
     """Where results for people go: stdout; off a terminal no line is wrapped and no column cut."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=UNLIMITED)
+
+
+def print_hanging(console: Console, mark: str, *lines: Text) -> None:
+    """Print lines beside a mark (markup); what does not fit goes on below its own beginning."""
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    for line in lines:
+        grid.add_row(mark, line)
+        mark = ""
+    console.print(Padding(grid, (0, 0, 0, 2), expand=False))
 
 
 def print_json(value: object) -> None:

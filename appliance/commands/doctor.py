@@ -4,8 +4,9 @@ import sys
 
 import click
 from rich.markup import escape
+from rich.text import Text
 
-from appliance.commands.common import load_inventory, print_json, results_console, target_options
+from appliance.commands.common import load_inventory, print_hanging, print_json, results_console, target_options
 from appliance.errors import EXIT_FAILED, EXIT_OK
 from appliance.look import ask
 from appliance.run import exit_code
@@ -48,10 +49,7 @@ def _show(answers: list[dict], show_all: bool) -> None:
         console.print(f"[bold]{answer['name']}[/]  {escape(said)}")
         for check in checks if show_all else bad:
             mark, style = ("ok", "green") if check["ok"] else (check["severity"], STYLES[check["severity"]])
-            console.print(f"  [{style}]{mark:<8}[/] [bold]{check['id']}[/]  ", end="")
-            console.print(check["evidence"], markup=False)
-            for label in ("cause", "cure"):
-                if check[label]:
-                    console.print(f"           [dim]{label}:[/] ", end="")
-                    console.print(check[label], markup=False, soft_wrap=True)
+            lines = [Text.assemble((check["id"], "bold"), "  ", check["evidence"])]
+            lines += [Text.assemble((f"{label}: ", "dim"), check[label]) for label in ("cause", "cure") if check[label]]
+            print_hanging(console, f"[{style}]{mark:<8}[/]", *lines)
         console.print()

@@ -4,11 +4,11 @@ import sys
 from collections.abc import Iterable
 
 import click
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
-from appliance.commands.common import load_inventory, print_json, results_console, target_options
+from appliance.commands.common import load_inventory, print_hanging, print_json, results_console, target_options
 from appliance.errors import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE
 from appliance.reach import POD_PROGRAM, Answer, ask
 from appliance.workloads import named, nowhere
@@ -62,25 +62,33 @@ def show(answers: list[Answer], with_containers: bool = False) -> None:
             console.print(Padding(_table(answer.value, with_containers), (0, 0, 0, 2), expand=False))
             for pod in answer.value:
                 if pod["reason"]:
-                    console.print(f"  [yellow]{pod['name']}[/] {escape(pod['reason'])}")
+                    print_hanging(console, f"[yellow]{pod['name']}[/]", Text(pod["reason"]))
         console.print()
 
 
 def _table(pods: list[dict], with_containers: bool) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
-    for heading in ("POD", "RUNTIME", "READY", "STATE", "ADDRESS", "RESTARTS"):
+    """One pod of interest shows more than fits beside many."""
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in ("POD", "RUNTIME", "STATE", *(["ADDRESS"] if with_containers else [])):
         table.add_column(heading, no_wrap=True)
-    for heading in ("USE CPU", "MEMORY", "COST CPU", "MEMORY"):
+    for heading in ("RESTARTS", "USE CPU", "MEMORY", "COST CPU", "MEMORY"):
         table.add_column(heading, no_wrap=True, justify="right")
     for pod in pods:
         containers = pod["containers"] or {}
-        use = _sum(containers.values()) if containers else None
-        ready = "[green]yes[/]" if pod["ready"] else "[red]no[/]"
-        words = [pod["name"], pod["runtime"] or "-", ready, pod["state"], pod["ip"] or "-", str(pod["restarts"])]
-        table.add_row(*words, *_figures(use), *_figures(pod["host"]))
+        address = [pod["ip"] or "-"] if with_containers else []
+        figures = [*_figures(_sum(containers.values()) if containers else None), *_figures(pod["host"])]
+        table.add_row(pod["name"], pod["runtime"] or "-", _state(pod), *address, str(pod["restarts"]), *figures)
         for name, one in containers.items() if with_containers else ():
-            table.add_row(f"  [dim]{name}[/]", *[""] * 5, *_figures(one), "", "")
+            table.add_row(f"  [dim]{name}[/]", *[""] * 4, *_figures(one), "", "")
     return table
+
+
+def _state(pod: dict) -> str:
+    if pod["ready"]:
+        return "[green]ready[/]"
+    if pod["state"] == "succeeded":
+        return "succeeded"
+    return "[red]not ready[/]" if pod["state"] == "running" else f"[red]{pod['state']}[/]"
 
 
 def _sum(uses: Iterable[dict]) -> dict:

@@ -3,11 +3,11 @@
 import sys
 
 import click
-from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
-from appliance.commands.common import load_inventory, print_json, results_console, target_options
+from appliance.commands.common import load_inventory, print_hanging, print_json, results_console, target_options
 from appliance.look import ask
 from appliance.run import exit_code
 
@@ -63,7 +63,8 @@ def show(answers: list[dict]) -> None:
                 table.add_row(pod["name"], pod["runtime"], ready, pod["ip"] or "-", kernel, str(pod["restarts"]))
             console.print(Padding(table, (0, 0, 0, 2), expand=False))
         for finding in answer.get("findings", []):
-            console.print(f"  [yellow]{finding['id']}[/] {escape(finding['evidence'])}; see: appliance doctor")
+            text = Text(f"{finding['evidence']}; see: appliance doctor")
+            print_hanging(console, f"[yellow]{finding['id']}[/]", text)
         console.print()
 
 

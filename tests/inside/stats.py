@@ -26,7 +26,7 @@ def main():
 
 
 def look(handler):
-    pod = Pod("st", handler=handler, memory=200 << 20)
+    pod = Pod("st", handler=handler, memory=128 << 20)
     ids = {name: pod.container(*sh(script), name=name) for name, script in WORKLOADS.items()}
     end = time.monotonic() + 120
     while pod.log("holds")["stdout"] != "held\n" and time.monotonic() < end:

@@ -363,8 +363,8 @@ def test_pods_as_text_shows_use_and_cost_and_the_containers_of_one(site, monkeyp
     monkeypatch.setattr(pods, "ask", ask)
     done = result(pods.command, "-i", str(site))
     assert done.exit_code == 4
-    assert re.search(r"demo +microvm +yes .* 1\.00 +128 MiB +0\.75 +200 MiB", done.stdout)
-    assert re.search(r"new .* - +- +- +-$", done.stdout, re.MULTILINE)
+    assert re.search(r"demo +microvm +ready +0 +1\.00 +128 MiB +0\.75 +200 MiB", done.stdout)
+    assert re.search(r"new .* - +- +- +- *$", done.stdout, re.MULTILINE)
     assert "[odd] reason" in done.stdout and "no route [1]" in done.stdout and "side" not in done.stdout
     one = result(pods.command, "-i", str(site), "demo").stdout
     assert re.search(r"side +0\.50 +64 MiB", one) and "new" not in one
