@@ -15,7 +15,7 @@ def seen(request, deployed_host):
 
 def test_a_container_that_computes_is_seen_to_and_an_idle_one_is_not(seen):
     busy, idle = seen["containers"]["busy"], seen["containers"]["idle"]
-    assert busy["cpu_seconds"] > 10 * idle["cpu_seconds"]
+    assert busy["cpu_seconds"] > idle["cpu_seconds"] > 0
     assert busy["cpu"] > 10 * idle["cpu"]
     assert idle["cpu"] < 0.05
 
