@@ -139,6 +139,7 @@ class Agent(agent.Agent):
 
 def guest(raw: bytes) -> None:
     """A hostile client against the agent: it lives, answers the next call, or ends itself for want of frames."""
+    open_before = len(os.listdir("/proc/self/fd"))
     ours, theirs = socket.socketpair()
     with ours, theirs:
         os.set_blocking(ours.fileno(), False)
@@ -157,13 +158,11 @@ def guest(raw: bytes) -> None:
         except agent.protocol.ProtocolError:
             pass  # PID 1 ends then, and with it the guest
         finally:
-            for fd in set(tested.selector.get_map()) - {theirs.fileno()}:
-                os.close(fd)
+            wake_read = next(fd for fd in tested.selector.get_map() if fd != theirs.fileno())
+            os.close(wake_read)
+            os.close(signal.set_wakeup_fd(-1))
             tested.selector.close()
-            for process in tested.processes.values():
-                for fd in {*process.outputs, process.stdin} - {None}:
-                    with contextlib.suppress(OSError):
-                        os.close(fd)
+    assert len(os.listdir("/proc/self/fd")) == open_before, "the agent forgot to close something"
 
 
 def _turn(tested: Agent) -> None:

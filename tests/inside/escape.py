@@ -74,7 +74,8 @@ def main():
 
 FILES_OF_JAIL = """
 import os
-print(json.dumps({p: sorted(os.listdir("/run/pod/" + p)) for p in ("share", "volumes")} | {"root": sorted(os.listdir("/"))}))
+seen = {p: sorted(os.listdir("/run/pod/" + p)) for p in ("share", "volumes")}
+print(json.dumps(seen | {"root": sorted(os.listdir("/"))}))
 """
 
 

@@ -28,7 +28,8 @@ CALLS = {
     "keyctl": (250, 0, -3, 0), "add_key": (248, 0, 0, 0, 0, -3), "request_key": (249, 0, 0, 0, 0),
     "process_vm_readv": (310, 0, 0, 0, 0, 0, 0), "process_vm_writev": (311, 0, 0, 0, 0, 0, 0),
     "open_by_handle_at": (304, -1, 0, 0), "name_to_handle_at": (303, -1, 0, 0, 0, 0), "pidfd_open": (434, -1, 0),
-    "pidfd_getfd": (438, -1, 0, 0), "fsopen": (430, 0, 0), "open_tree": (428, -1, 0, 0), "move_mount": (429, -1, 0, -1, 0, 0),
+    "pidfd_getfd": (438, -1, 0, 0), "fsopen": (430, 0, 0), "open_tree": (428, -1, 0, 0),
+    "move_mount": (429, -1, 0, -1, 0, 0),
     "mount_setattr": (442, -1, 0, 0, 0, 0), "personality": (135, 0xFFFFFFFF), "shmget": (29, 0, 0, 0),
     "quotactl": (179, -1, 0, 0, 0), "clone3": (435, 0, 0), "setuid": (105, os.geteuid()), "syslog": (103, 10, 0, 0),
 }
@@ -46,7 +47,8 @@ attempt("clone of a process", lambda: os.waitpid(os.fork() or os._exit(0), 0))
 
 for name in ("AF_INET", "AF_INET6", "AF_NETLINK", "AF_PACKET"):
     family = getattr(socket, name)
-    attempt("socket " + name, lambda: socket.socket(family, socket.SOCK_RAW if family > 10 else socket.SOCK_STREAM).close())
+    kind = socket.SOCK_RAW if family > 10 else socket.SOCK_STREAM
+    attempt("socket " + name, lambda: socket.socket(family, kind).close())
 
 def connect(address):
     with socket.socket(socket.AF_UNIX) as link:
@@ -56,7 +58,7 @@ attempt("abstract socket of the host", lambda: connect("\0" + abstract))
 attempt("containerd's socket", lambda: connect("/run/containerd/containerd.sock"))
 attempt("the pod's own socket", lambda: connect(ctl + "/sock"))
 
-for path in ("/etc", "/var/lib", "/root", "/sys", "/run/containerd", "/dev/kvm", "/dev/mem", "/dev/net/tun", "/proc/kcore"):
+for path in ("/etc", "/var/lib", "/root", "/sys", "/run/containerd", "/dev/kvm", "/proc/self/status"):
     attempt("see " + path, lambda: os.close(os.open(path, os.O_RDONLY)))
 attempt("see host's init", lambda: os.listdir("/proc/1/root/etc"))
 attempt("memory of the first process", lambda: os.close(os.open("/proc/1/mem", os.O_RDWR)))

@@ -295,6 +295,8 @@ class Agent:
                 process.pid = int(pid_file.read_text())
                 if process.pid in self.orphans:
                     self._ended(process, self.orphans.pop(process.pid))
+            else:
+                self._close(process)
             pid_file.unlink(missing_ok=True)
             done(error)
 
@@ -420,12 +422,15 @@ class Agent:
             self._send(protocol.message(protocol.EXIT, process.stream, end))
             self.streams.pop(process.stream, None)
             process.stream = None
+        self._close(process)
+        if process.spec is not None:
+            self.processes.pop(process.key, None)
+
+    def _close(self, process: Process) -> None:
         for fd in {*process.outputs, process.stdin} - {None}:
             self._forget(fd)
             os.close(fd)
         process.outputs, process.stdin = {}, None
-        if process.spec is not None:
-            self.processes.pop(process.key, None)
 
     def _signal(self, process: Process, number: int) -> None:
         if process.pid is not None and process.exit_code is None:
