@@ -22,15 +22,22 @@ with atheris.instrument_imports(include=["appliance.node.microvm", "protocol"]):
     from appliance.node.microvm.guest import agent
 
 NOBODY = 65534
-# not dial, which would connect to ports of this machine
-OPS = ["ping", "create", "exec", "attach", "started", "delete", "pause", "resume", "update", "serve", "_x", ""]
+# Calls and what they take; not dial, which would connect to ports of this machine.
+OPS = {
+    "ping": "", "create": "id spec processes_of", "exec": "id process", "attach": "key", "started": "id",
+    "delete": "id", "pause": "id", "resume": "id", "update": "id resources", "serve": "", "": "id",
+}  # fmt: skip
+SENSIBLE = {
+    "id": "c", "key": "c", "spec": {"process": {}}, "process": {"terminal": False}, "processes_of": None,
+    "resources": {},
+}  # fmt: skip
 
 
 def frames(data: atheris.FuzzedDataProvider) -> bytes:
     """Bytes that a hostile end sends: frames that are right in part, and noise."""
     sent = b""
     for _ in range(data.ConsumeIntInRange(0, 8)):
-        shape = data.ConsumeIntInRange(0, 5)
+        shape = data.ConsumeIntInRange(0, 9)
         stream = data.ConsumeIntInRange(0, 3)
         if shape == 0:
             sent += data.ConsumeBytes(data.ConsumeIntInRange(0, 40))
@@ -43,21 +50,24 @@ def frames(data: atheris.FuzzedDataProvider) -> bytes:
         elif shape == 4:
             sent += protocol.message(protocol.REPLY, stream, {"ok": value(data), "error": value(data)})
         else:
-            arguments = {name: value(data) for name in ("id", "key", "spec", "process") if data.ConsumeBool()}
-            call = {"version": 1, "op": data.PickValueInList(OPS), **arguments}
-            sent += protocol.message(protocol.CALL, stream, call)
+            op = data.PickValueInList(list(OPS))
+            arguments = {name: SENSIBLE[name] for name in OPS[op].split()}
+            if data.ConsumeBool():
+                wrong = data.PickValueInList([*SENSIBLE, "more", "version"])
+                arguments[wrong] = value(data)
+            sent += protocol.message(protocol.CALL, stream, {"version": 1, "op": op} | arguments)
     return sent
 
 
 def value(data: atheris.FuzzedDataProvider) -> object:
-    kind = data.ConsumeIntInRange(0, 6)
+    kind = data.ConsumeIntInRange(0, 7)
     if kind == 0:
         return data.ConsumeInt(4)
     if kind == 1:
         return data.ConsumeUnicodeNoSurrogates(12)
     if kind == 2:
         return {"terminal": data.ConsumeBool(), "process": {"terminal": False}}
-    return [True, False, None, "c"][kind - 3]
+    return [True, False, None, "c", "c/1"][kind - 3]
 
 
 def host(raw: bytes) -> None:
@@ -131,7 +141,10 @@ class Agent(agent.Agent):
     """The agent without its effects: no program is started, this machine gets no other identity."""
 
     def _spawn(self, argv, done, **stdio):
-        done(1)
+        well = argv[-1] == "c" and "--console-socket" not in argv
+        if well and "--pid-file" in argv:
+            Path(argv[argv.index("--pid-file") + 1]).write_text("999999999")
+        done(0 if well else 1)
 
     def call_configure(self, stream, **arguments):
         self._reply(stream)
@@ -158,6 +171,8 @@ def guest(raw: bytes) -> None:
         except agent.protocol.ProtocolError:
             pass  # PID 1 ends then, and with it the guest
         finally:
+            for process in tested.processes.values():
+                tested._close(process)
             wake_read = next(fd for fd in tested.selector.get_map() if fd != theirs.fileno())
             os.close(wake_read)
             os.close(signal.set_wakeup_fd(-1))
