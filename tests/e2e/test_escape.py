@@ -46,8 +46,8 @@ def test_g3_no_name_leads_from_one_volume_into_another(seen):
     assert guest["rename into another volume"] not in (ALLOWED, "ENOENT")
 
 
-def test_g4_the_guest_makes_pipes_and_no_devices(seen):
-    assert seen["guest"]["mknod of a pipe"] == ALLOWED
+def test_g4_the_guest_makes_files_and_no_devices(seen):
+    assert seen["guest"]["mknod of a file"] == ALLOWED
     assert seen["guest"]["mknod of a device"] == "EPERM"
 
 
@@ -130,7 +130,7 @@ def test_j4_nothing_can_be_written_but_its_own(place):
     for path in ("/usr/bin/attempt", "/attempt", "/run/attempt"):
         assert (inside[f"write {path}"], host[f"write {path}"]) == ("EROFS", ALLOWED), path
     for path in ("/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger"):
-        assert inside[f"write {path}"] in ("EROFS", "EACCES"), path
+        assert inside[f"write {path}"] != ALLOWED, path
     assert inside["mknod of a device"] != ALLOWED and host["mknod of a device"] == ALLOWED
 
 
