@@ -1,9 +1,11 @@
 """The supervisor's router, between a made-up agent and real clients."""
 
 import os
+import select
 import socket
 import subprocess
 import threading
+import time
 
 import pytest
 
@@ -106,3 +108,26 @@ def test_a_guest_that_floods_one_client_loses_that_client_only(pod):
     agent.sendall(protocol.message(protocol.REPLY, second, {"ok": True}))
     assert frames(other, 1)[0][0] == protocol.REPLY
     assert frames(agent, 1) == [(protocol.HANGUP, stream, b"")]
+
+
+def test_a_guest_that_does_not_read_stops_its_clients_and_no_queue_grows(pod):
+    connect, agent, _, _ = pod
+    client = connect()
+    client.setblocking(False)
+    piece, sent = protocol.frame(protocol.STDIN, 0, bytes(protocol.CHUNK)), 0
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and select.select([], [client], [], 2)[1]:
+        sent += client.send(piece[sent % len(piece) :])
+    assert supervisor.MOST_QUEUED < sent < 2 * supervisor.MOST_QUEUED
+    received = 0
+    while received < sent // len(piece) * len(piece):  # it reads at last, and nothing was lost
+        received += len(agent.recv(1 << 20))
+
+
+def test_a_client_cannot_send_what_is_the_supervisors_or_the_guests_to_say(pod):
+    connect, agent, _, _ = pod
+    for kind, payload in ((protocol.HANGUP, b""), (protocol.EXIT, b'{"code": 0}')):
+        client = connect()
+        client.sendall(protocol.frame(kind, 0, payload))
+        assert client.recv(1) == b""
+        assert frames(agent, 1)[0][0] == protocol.HANGUP  # the supervisor's own
