@@ -19,7 +19,7 @@ cri = Cri()
 
 
 class Pod:
-    def __init__(self, name="t", memory=0, cpus=0, handler="microvm", **linux):
+    def __init__(self, name="t", memory=0, cpus=0, handler="microvm", config=None, **linux):
         self.name = f"{name}-{uuid.uuid4().hex[:6]}"
         self.logs = f"/tmp/casemate-test/{self.name}"
         os.makedirs(self.logs)
@@ -35,13 +35,20 @@ class Pod:
                 "resources": {"memory_limit_in_bytes": memory, "cpu_period": 100000, "cpu_quota": cpus * 100000},
                 **linux,
             },
-        }
+        } | (config or {})
         begin = time.monotonic()
         self.id = cri.call("RunPodSandbox", 150, config=self.config, runtime_handler=handler).pod_sandbox_id
         self.started_in = round(time.monotonic() - begin, 2)
 
     def info(self):
         return json.loads(subprocess.run([RUNTIME, "sandbox-info", self.id], capture_output=True, check=True).stdout)
+
+    def qemu(self):
+        """Return the PID of the pod's QEMU."""
+        return next(
+            int(p) for p in os.listdir("/proc")
+            if p.isdigit() and b"qemu-system" in cmdline(p) and sandbox_of(p) == self.id
+        )  # fmt: skip
 
     def address(self):
         return cri.call("PodSandboxStatus", pod_sandbox_id=self.id).status.network.ip

@@ -20,12 +20,11 @@ CARD, TAP = "eth0", "tap0"
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 
 
-def connect(namespace: str, owner_uid: int) -> tuple[dict | None, socket.socket]:
+def connect(namespace: str, owner_uid: int) -> tuple[dict, socket.socket]:
     """Make the tap in the network namespace at path `namespace`, joined to eth0.
 
-    Returns what the guest's card gets, mac, mtu, addresses ["ADDRESS/PREFIX"] and routes [{"dst", "gateway", "scope"}]
-    (None when the pod has no network but its loopback), and the socket that listens for port-forwards. Raises
-    RuntimeFailure naming the command that failed.
+    Returns what the guest's card gets, mac, mtu, addresses ["ADDRESS/PREFIX"] and routes [{"dst", "gateway", "scope"}],
+    and the socket that listens for port-forwards. Raises RuntimeFailure naming the command that failed.
     """
     with _inside(namespace):
         links = {link["ifname"]: link for link in json.loads(_run("ip", "-json", "addr", "show"))}
@@ -34,17 +33,16 @@ def connect(namespace: str, owner_uid: int) -> tuple[dict | None, socket.socket]
             raise RuntimeFailure(
                 f"the pod has a second interface {extra[0]}; a microVM gets one: use runtimeClassName: runc"
             )
-        _run("ip", "tuntap", "add", "dev", TAP, "mode", "tap", "user", str(owner_uid))
-        listener = socket.create_server(("127.0.0.1", 0))
-        rules = packets.REMOVE + packets.host_rules(listener.getsockname()[1])
         card = links.get(CARD)
         if card is None:
-            _run("nft", "-f", "-", text=rules)
-            return None, listener
+            raise RuntimeFailure(f"the pod has no interface {CARD}, which is what a microVM joins")
+        _run("ip", "tuntap", "add", "dev", TAP, "mode", "tap", "user", str(owner_uid))
+        listener = socket.create_server(("127.0.0.1", 0))
         routes = json.loads(_run("ip", "-json", "route", "show", "dev", CARD) or "[]")
         routes += json.loads(_run("ip", "-json", "-6", "route", "show", "dev", CARD) or "[]")
-        rules += packets.card_rules(CARD, TAP, card["address"], [a["local"] for a in card["addr_info"]])
-        _run("nft", "-f", "-", text=rules)
+        addresses = [a["local"] for a in card["addr_info"]]
+        rules = packets.rules(CARD, TAP, card["address"], addresses, listener.getsockname()[1])
+        _run("nft", "-f", "-", text=packets.REMOVE + rules)
         _run("ip", "link", "set", "dev", TAP, "mtu", str(card["mtu"]), "up")
     interface = {"mac": card["address"], "mtu": card["mtu"], "addresses": _addresses(card), "routes": _routes(routes)}
     return interface, listener

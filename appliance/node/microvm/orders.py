@@ -27,7 +27,7 @@ class Plan:
     template_wanted: bool
     notes: tuple[str, ...]
 
-    def orders(self, config: dict, interface: dict | None) -> dict:
+    def orders(self, config: dict, interface: dict) -> dict:
         """Return what the supervisor needs to know, as JSON."""
         found = None
         if self.template:

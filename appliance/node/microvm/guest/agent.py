@@ -456,7 +456,7 @@ class Agent:
         time_ns: int,
         hostname: str,
         machine_id: str,
-        interface: dict | None,
+        interface: dict,
         sysctl: dict[str, str],
         shares: dict[str, str],
     ) -> None:
@@ -474,9 +474,8 @@ class Agent:
             mount("9p", tag, f"/run/{tag}", f"trans=virtio,version=9p2000.L,msize=262144,cache={cache}")
         for name, value in sysctl.items():
             Path("/proc/sys", name.replace(".", "/")).write_text(value)
-        if interface:
-            # The engine gives the addresses: a neighbour's advertisement must not add any.
-            Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
+        # The engine gives the addresses: a neighbour's advertisement must not add any.
+        Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
         network.configure(interface)
         self._reply(stream, guest_kernel=os.uname().release)
 

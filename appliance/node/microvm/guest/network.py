@@ -21,8 +21,8 @@ TABLE_MAIN, PROTOCOL_BOOT, UNICAST = 254, 3, 1
 SCOPES = {"global": 0, "site": 200, "link": 253, "host": 254}
 
 
-def configure(interface: dict | None) -> None:
-    """Bring up the loopback and, where the pod has a network, eth0.
+def configure(interface: dict) -> None:
+    """Bring up the loopback and eth0.
 
     interface: mac, mtu, addresses ["ADDRESS/PREFIX"], routes [{"dst", "gateway", "scope"}], a gateway's own route
     first. Raises OSError naming the address or route that the kernel refuses.
@@ -36,11 +36,9 @@ def configure(interface: dict | None) -> None:
                 raise OSError(-error, f"{what}: {os.strerror(-error)}")
 
 
-def requests(interface: dict | None) -> Iterator[tuple[str, int, int, bytes]]:
+def requests(interface: dict) -> Iterator[tuple[str, int, int, bytes]]:
     """Yield what to ask of the kernel, in order: what it is about, type, flags, and the message after its header."""
     yield "lo", RTM_NEWLINK, 0, LINK.pack(0, 0, socket.if_nametoindex("lo"), IFF_UP, IFF_UP)
-    if interface is None:
-        return
     card = socket.if_nametoindex("eth0")
     new = NLM_F_CREATE | NLM_F_EXCL
     hardware = _attribute(IFLA_ADDRESS, bytes.fromhex(interface["mac"].replace(":", "")))
