@@ -28,8 +28,8 @@ FILES = ("memory", "devices")
 """Both are recorded in template.json: inode, size and change time, and SHA-256."""
 PATIENCE = 3
 """How many times as long as a pod's guest a template's may take: no pod waits, and several boot at a time."""
-OWN_NETWORK = ("unshare", "--net")
-"""Put before QEMU on the host: it makes its tap in a network namespace that goes away with it."""
+OWN_NETWORK = ("setpriv", "--pdeathsig", "KILL", "unshare", "--net")
+"""Put before QEMU on the host: it makes its tap in a network namespace that goes away with it, and ends with us."""
 
 
 @dataclasses.dataclass(frozen=True)

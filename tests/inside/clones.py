@@ -1,0 +1,114 @@
+"""Runs on an appliance: many guests restored from one template, and what they draw. `clones.py COUNT`. Prints JSON.
+
+No engine, no pod: boot.py restores each guest, as in a jail, and gives it its identity. The guest's agent learns one
+call more, from an archive behind its own in the initramfs: `randomness` reads all that no two guests may share.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from appliance.node.microvm import accelerator, boot, cpio, image, qemu, settings, template
+
+CALL = """
+def call_randomness(self, stream):
+    found = {name: Path("/proc/sys/kernel/random", name).read_text().strip() for name in ("boot_id", "uuid")}
+    identity = Path("/etc/machine-id")
+    found["machine_id"] = identity.read_text().strip() if identity.exists() else None
+    found["hostname"] = socket.gethostname()
+    found["getrandom"], found["urandom"] = os.getrandom(16).hex(), Path("/dev/urandom").open("rb").read(16).hex()
+    child = subprocess.Popen([BUSYBOX, "sleep", "60"], env=ENVIRONMENT)
+    self.children[child.pid] = lambda _: None
+    child.returncode = 0
+    words = Path(f"/proc/{child.pid}/auxv").read_bytes()
+    given = dict(struct.iter_unpack("QQ", words))
+    with open(f"/proc/{child.pid}/mem", "rb") as memory:
+        memory.seek(given[25])  # AT_RANDOM
+        found["at_random"] = memory.read(16).hex()
+    found["layout"] = [line.split()[0] for line in Path(f"/proc/{child.pid}/maps").read_text().splitlines()]
+    os.kill(child.pid, signal.SIGKILL)
+    must(["/sbin/ip", "link", "set", "lo", "up"])
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire, socket.socket() as link:
+        wire.bind(("lo", 0))
+        link.connect_ex(("127.0.0.1", 9))
+        syn = wire.recv(2048)[34:]
+    found["tcp"] = struct.unpack("!HxxI", syn[:8])  # source port, initial sequence number
+    self._reply(stream, found=found)
+
+
+Agent.call_randomness = call_randomness
+"""
+CARD = {"mac": "02:00:00:00:00:01", "mtu": 1500, "addresses": ["10.99.0.2/24"], "routes": []}
+
+
+def main():
+    count = int(sys.argv[1])
+    work = Path(tempfile.mkdtemp(prefix="clones-", dir=settings.STATE))
+    try:
+        print(json.dumps(clones(count, work)))
+    finally:
+        shutil.rmtree(work)
+
+
+def clones(count, work):
+    configured = settings.load()
+    chosen = accelerator.known(configured, image.current())
+    size = min(configured.sizes, key=lambda s: s.memory_mib)
+    guest_image = image_with_the_call(work)
+    template.TEMPLATES = work / "templates"
+    template.make(configured, guest_image, size, chosen, qemu.identity(), lambda text: None)
+    saved, _ = template.find(guest_image, size, chosen, qemu.identity())
+    (work / "empty").mkdir()
+    machine = dataclasses.replace(
+        template.machine(guest_image, size, chosen),
+        memory_file=str(saved.memory), memory_read_only=saved.read_only, incoming=True,
+        shares=tuple((tag, str(work / "empty")) for tag in template.SHARES),
+    )  # fmt: skip
+
+    def clone(number, configure=True):
+        guest = boot.launch(machine, prefix=template.OWN_NETWORK)
+        deadline = time.monotonic() + 120
+        try:
+            boot.restore(guest, str(saved.devices))
+            if configure:
+                guest.call(
+                    "configure", deadline, seed=os.urandom(64).hex(), time_ns=time.time_ns(), hostname=f"c{number}",
+                    machine_id=uuid.uuid4().hex, interface=CARD, sysctl={}, shares={},
+                )  # fmt: skip
+            return guest.call("randomness", deadline)["found"]
+        finally:
+            guest.end()
+
+    begin = time.monotonic()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        drawn = list(pool.map(clone, range(count)))
+    seconds = round(time.monotonic() - begin, 1)
+    return {"drawn": drawn, "seconds": seconds, "as saved": [clone(0, configure=False) for _ in range(2)]}
+
+
+def image_with_the_call(work):
+    """The current image with an agent that has the call."""
+    current = image.current()
+    own = image.Image("clones", work / "image", current.kernel)
+    own.directory.mkdir()
+    for name in ("vmlinuz", "rootfs"):
+        os.link(current.directory / name, own.directory / name)
+    source = (image.GUEST / "agent.py").read_text()
+    start = 'if __name__ == "__main__":'
+    assert source.count(start) == 1
+    archive = cpio.Writer()
+    archive.directory("casemate")
+    archive.file("casemate/agent.py", source.replace(start, CALL + "\n\n" + start).encode(), 0o755)
+    own.initrd.write_bytes(current.initrd.read_bytes() + archive.end())
+    return own
+
+
+if __name__ == "__main__":
+    main()
