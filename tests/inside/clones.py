@@ -24,7 +24,7 @@ def call_randomness(self, stream):
     found["machine_id"] = identity.read_text().strip() if identity.exists() else None
     found["hostname"] = socket.gethostname()
     found["getrandom"], found["urandom"] = os.getrandom(16).hex(), Path("/dev/urandom").open("rb").read(16).hex()
-    child = subprocess.Popen([BUSYBOX, "sleep", "60"], env=ENVIRONMENT)
+    child = subprocess.Popen(["/bin/busybox", "sleep", "60"])
     self.children[child.pid] = lambda _: None
     child.returncode = 0
     words = Path(f"/proc/{child.pid}/auxv").read_bytes()
@@ -34,7 +34,7 @@ def call_randomness(self, stream):
         found["at_random"] = memory.read(16).hex()
     found["layout"] = [line.split()[0] for line in Path(f"/proc/{child.pid}/maps").read_text().splitlines()]
     os.kill(child.pid, signal.SIGKILL)
-    must(["/sbin/ip", "link", "set", "lo", "up"])
+    subprocess.run(["/bin/busybox", "ifconfig", "lo", "up"], check=True)
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire, socket.socket() as link:
         wire.bind(("lo", 0))
         link.connect_ex(("127.0.0.1", 9))
