@@ -56,12 +56,13 @@ def test_a_template_is_writable_in_the_jail_only_where_an_old_qemu_needs_it():
 
 
 def test_a_stand_in_carries_nothing_of_the_workload():
-    stand_in = jail.stand_in(WORKLOAD, root="/r", state="/s", uid=5, argv=["stand-in", "C"])
+    stand_in = jail.stand_in(WORKLOAD, root="/r", state="/s", uid=5, argv=["stand-in", "C"], counts_swap=True)
     text = str(stand_in)
     assert "SECRET" not in text and "/srv" not in text
     assert stand_in["process"]["capabilities"] == {}
     assert stand_in["process"]["oomScoreAdj"] == 1000
-    assert stand_in["linux"]["resources"]["memory"] == {"limit": jail.STAND_IN_MEMORY_MIB * MIB}
+    most = jail.STAND_IN_MEMORY_MIB * MIB
+    assert stand_in["linux"]["resources"]["memory"] == {"limit": most, "swap": most}
     assert stand_in["linux"]["resources"]["cpu"] == {"shares": 1024}
     assert stand_in["linux"]["cgroupsPath"] == "/k8s/C"
 

@@ -64,8 +64,11 @@ def jail(
     return new
 
 
-def stand_in(spec: dict, *, root: str, state: str, uid: int, argv: list[str]) -> dict:
-    """Return a workload's spec as its stand-in: one process with the pod's socket and nothing else."""
+def stand_in(spec: dict, *, root: str, state: str, uid: int, argv: list[str], counts_swap: bool) -> dict:
+    """Return a workload's spec as its stand-in: one process with the pod's socket and nothing else.
+
+    counts_swap tells whether the host's control groups can limit swap.
+    """
     new = _bare(spec, root, argv, uid, [])
     new["mounts"] += [
         _mount(f"{state}/ctl", CTL, [*READ_ONLY_BIND, "noexec"]),
@@ -84,7 +87,7 @@ def stand_in(spec: dict, *, root: str, state: str, uid: int, argv: list[str]) ->
     # The workload's limits are set in the guest; a stand-in must not be killed by them, nor outweigh the jail. The one
     # on memory is also there to be run into on purpose (standin.py).
     memory = {"limit": STAND_IN_MEMORY_MIB * MIB}
-    if ((spec["linux"].get("resources") or {}).get("memory") or {}).get("swap"):  # given where the host counts swap
+    if counts_swap:
         memory["swap"] = memory["limit"]
     new["linux"]["resources"] = {
         "devices": [{"allow": False, "access": "rwm"}],

@@ -139,7 +139,7 @@ def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) 
     arguments = [call.id, *(["--terminal"] if config["process"].get("terminal") else [])]
     stand_in = jails.stand_in(
         config, root=str(sandbox.root), state=str(sandbox.directory), uid=sandbox.uid,
-        argv=_argv("_stand-in", *arguments),
+        argv=_argv("_stand-in", *arguments), counts_swap=_counts_swap(),
     )  # fmt: skip
     try:
         sandbox.show(call.id, str(rootfs if rootfs.is_absolute() else bundle / rootfs), volumes)
@@ -157,6 +157,12 @@ def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) 
     if code:
         _remove_container(sandbox, call.id)
     return code
+
+
+def _counts_swap() -> bool:
+    """Tell whether a limit of swap can be set here; on cgroup v2 runc sees to it."""
+    version_1 = Path("/sys/fs/cgroup/memory")
+    return not version_1.is_dir() or (version_1 / "memory.memsw.limit_in_bytes").exists()
 
 
 def _processes_of(call: Call, config: dict, sandbox: Sandbox) -> str | None:
