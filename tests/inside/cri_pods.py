@@ -20,18 +20,19 @@ cri = Cri()
 
 class Pod:
     def __init__(self, name="t", memory=0, cpus=0, handler="microvm", config=None, **linux):
-        self.name = f"{name}-{uuid.uuid4().hex[:6]}"
+        self.name, self.handler = f"{name}-{uuid.uuid4().hex[:6]}", handler
         self.logs = f"/tmp/casemate-test/{self.name}"
         os.makedirs(self.logs)
         namespaces = {"network": 0, "pid": 1, "ipc": 0} | linux.pop("namespaces", {})
+        security = linux.pop("security", {})
         self.config = {
             "metadata": {"name": self.name, "uid": uuid.uuid4().hex, "namespace": "test", "attempt": 0},
-            "hostname": self.name,
+            "hostname": "" if namespaces["network"] == 2 else self.name,
             "log_directory": self.logs,
             "dns_config": {"servers": ["192.0.2.53"]},
             "labels": {"test": "microvm"},
             "linux": {
-                "security_context": {"namespace_options": namespaces},
+                "security_context": {"namespace_options": namespaces, **security},
                 "resources": {"memory_limit_in_bytes": memory, "cpu_period": 100000, "cpu_quota": cpus * 100000},
                 **linux,
             },
@@ -95,7 +96,7 @@ def wait(identifier, timeout=60):
     return None
 
 
-def execute(identifier, *command, timeout=30):
+def execute(identifier, *command, timeout=120):
     done = cri.call("ExecSync", timeout + 10, container_id=identifier, cmd=list(command), timeout=timeout)
     return [done.exit_code, done.stdout.decode(), done.stderr.decode()]
 

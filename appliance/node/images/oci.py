@@ -41,6 +41,7 @@ class Image:
     environment: list[str] = field(default_factory=lambda: ["PATH=/bin"])
     labels: dict[str, str] = field(default_factory=dict)
     ports: list[str] = field(default_factory=list)  # such as "8080/tcp"
+    stop_signal: str = ""  # such as SIGQUIT
 
 
 def build(image: Image, architecture: str) -> bytes:
@@ -57,6 +58,7 @@ def build(image: Image, architecture: str) -> bytes:
             "WorkingDir": "/",
             "Labels": image.labels,
             "ExposedPorts": {port: {} for port in image.ports},
+            **({"StopSignal": image.stop_signal} if image.stop_signal else {}),
         },
         "rootfs": {"type": "layers", "diff_ids": [_digest(layer)]},
         "history": [{"created": "1970-01-01T00:00:00Z", "created_by": "casemate-images"}],
