@@ -62,9 +62,9 @@ def case_privileged(pod):
         "mount -t tmpfs x /tmp && echo mounted; mknod /tmp/zero c 1 5 && head -c 3 /tmp/zero | wc -c; "
         "unshare -n echo own; [ -e /dev/kvm ] && echo device"
     )
-    seen = said(mine, script, "privileged", linux=context(privileged=True))
+    rights, *seen = said(mine, script, "privileged", linux=context(privileged=True))
     mine.remove()
-    return seen
+    return ["all" if rights in Path("/proc/self/status").read_text() else rights, *seen]
 
 
 def case_no_new_privileges(pod):
@@ -97,7 +97,7 @@ def case_paths_of_the_root(pod):
     look = (
         "cat /proc/timer_list | wc -c; ls /sys/firmware | wc -w; cat /etc/passwd | wc -c; "
         "somaxconn=/proc/sys/net/core/somaxconn; cat $somaxconn > $somaxconn; "
-        "touch /etc/x; touch /sys/x; mkdir /sys/fs/cgroup/x"
+        "touch /etc/x; touch /sys/x"
     )
     asked = context(
         masked_paths=["/etc/passwd", "/proc/timer_list", "/sys/firmware"], readonly_paths=["/etc", "/proc/sys"]

@@ -110,7 +110,8 @@ SPEC = {
         "readonlyPaths": GIVEN,
         "mountLabel": DROPPED,
         "rootfsPropagation": Refused(
-            "mounts do not propagate between host and guest", lambda value: value in ("private", "rprivate")
+            "mountPropagation: mounts do not propagate between host and guest",
+            lambda value: value in ("private", "rprivate"),
         ),
         "devices": HOST_DEVICES,
         "netDevices": HOST_DEVICES,
