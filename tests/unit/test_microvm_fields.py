@@ -7,7 +7,7 @@ import pytest
 
 from appliance.node.microvm import fields, spec
 from appliance.node.microvm.settings import RuntimeFailure
-from tests.unit.test_microvm_spec import WORKLOAD
+from tests.unit.test_microvm_spec import WORKLOAD, volume_name
 
 GIVEN, DROPPED = "given", "dropped"
 
@@ -107,7 +107,7 @@ def test_each_field_is_given_dropped_or_refused_by_name(path, value, fate):
     config = workload_with(path, value)
     if fate not in (GIVEN, DROPPED):
         with pytest.raises(RuntimeFailure, match=rf"^{re.escape(path)} is .*{fate}.*runtimeClassName: runc"):
-            spec.in_guest(config, "C")
+            spec.in_guest(config, "C", volume_name)
         return
     here = fields.take(config)
     *parents, last = path.split(".")
@@ -146,7 +146,7 @@ def test_mounts_that_need_the_hosts_kernel_are_refused(mount, words):
     config = copy.deepcopy(WORKLOAD)
     config["mounts"].append({"destination": "/m", "source": "/s"} | mount)
     with pytest.raises(RuntimeFailure, match=f"^mounts: /m: .*{words}.*runtimeClassName: runc"):
-        spec.in_guest(config, "C")
+        spec.in_guest(config, "C", volume_name)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_containers_namespace_of_the_host_is_refused(name, words):
     if name == "user":
         config["linux"]["namespaces"].append({"type": "user"})
     with pytest.raises(RuntimeFailure, match=f"{words}.*runtimeClassName: runc"):
-        spec.in_guest(config, "C")
+        spec.in_guest(config, "C", volume_name)
 
 
 def test_more_memory_than_the_guest_has_is_refused_and_less_is_not():
@@ -175,6 +175,6 @@ def test_the_engines_own_profile_of_apparmor_is_dropped():
 def test_an_emptydir_at_dev_shm_is_a_volume_and_not_the_pods_shared_memory():
     config = copy.deepcopy(WORKLOAD)
     config["mounts"][1]["source"] = "/var/lib/volumes/shm"
-    guest, volumes = spec.in_guest(config, "C")
+    guest, volumes = spec.in_guest(config, "C", volume_name)
     assert volumes[0].source == "/var/lib/volumes/shm"
-    assert guest["mounts"][1]["source"] == "/run/volumes/C/0"
+    assert guest["mounts"][1]["source"] == f"/run/volumes/{volumes[0].name}"

@@ -16,7 +16,7 @@ KVM = Machine("kvm", memory_mib=256, vcpus=2, vmlinuz="k", initrd="i", rootfs="r
 
 def make_jail(**changes):
     arguments = {
-        "root": "/r", "state": "/s", "guest": "/g", "template": None, "template_writable": False,
+        "root": "/r", "state": "/s", "disk": "/d", "guest": "/g", "template": None, "template_writable": False,
         "uid": 5, "devices": [], "argv": ["supervise"], "machine": KVM,
     }  # fmt: skip
     return jail.jail(SANDBOX, **(arguments | changes))

@@ -11,6 +11,7 @@ import pytest
 from appliance.node.microvm import sandboxes
 from appliance.node.microvm.sandboxes import Sandbox
 from appliance.node.microvm.settings import RuntimeFailure
+from appliance.node.microvm.spec import Volume
 
 
 @pytest.fixture
@@ -18,6 +19,9 @@ def run(tmp_path, monkeypatch):
     """An empty /run/casemate/microvm; nothing is mounted."""
     monkeypatch.setattr(sandboxes, "RUN", tmp_path / "run")
     monkeypatch.setattr(sandboxes, "CONTAINERS", tmp_path / "run/.containers")
+    monkeypatch.setattr(sandboxes, "DISKS", tmp_path / "disks")
+    monkeypatch.setattr(sandboxes.os, "chown", lambda *_: None)
+    (tmp_path / "empty").write_bytes(b"disk")
     monkeypatch.setattr(sandboxes.mounts, "bind", lambda *_, **__: None)
     monkeypatch.setattr(sandboxes.mounts, "tmpfs", lambda *_: None)
     return tmp_path / "run"
@@ -34,7 +38,7 @@ def jail(tmp_path, name):
 def killed(run, name, state):
     """A sandbox as a `create` that was killed leaves it: with everything, and no process that holds it."""
     sandbox = Sandbox(name)
-    sandbox.make(state)
+    sandbox.make(state, run.parent / "empty")
     os.close(sandbox._lock)
     (sandbox.share / f"{name}-c").mkdir()
     (run / ".containers").mkdir(exist_ok=True)
@@ -51,17 +55,49 @@ def test_a_new_sandbox_sweeps_what_killed_calls_left_and_nothing_else(run, tmp_p
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as holder:  # fmt: skip
         holder.stdout.readline()
-        Sandbox("new").make(tmp_path / "runc/new")
+        (tmp_path / "disks/before-the-host-went-down").touch()
+        Sandbox("new").make(tmp_path / "runc/new", tmp_path / "empty")
         assert sorted(os.listdir(run)) == [".containers", ".making", "alive", "coming", "new"]
         assert sorted(os.listdir(run / ".containers")) == ["alive-c", "coming-c"]
     assert alive.share.is_dir() and not dead.directory.exists()
+    assert sorted(os.listdir(tmp_path / "disks")) == ["alive", "coming", "new"]
+    assert (tmp_path / "disks/new").read_bytes() == b"disk"
+
+
+def test_containers_with_the_same_volume_share_one_export_which_goes_with_the_last(run, tmp_path, monkeypatch):
+    sandbox = killed(run, "one", jail(tmp_path, "one"))
+    shown = []
+    monkeypatch.setattr(sandboxes.mounts, "bind", lambda source, target, *_, **__: shown.append(target))
+    monkeypatch.setattr(sandboxes.mounts, "below", lambda path: [path] if str(path) in shown else [])
+    monkeypatch.setattr(sandboxes.mounts, "unmount_below", lambda path: None)
+    volume, other = tmp_path / "volume", tmp_path / "other"
+    volume.mkdir()
+    other.touch()
+    volumes = [Volume(str(s), sandboxes.export_name(str(s), False, True), False, True) for s in (volume, other)]
+    sandbox.show("a", "/", volumes)
+    sandbox.show("b", "/", volumes[:1])
+    assert shown.count(str(sandbox.volumes / volumes[0].name)) == 1
+    sandbox.hide("a")
+    assert os.listdir(sandbox.volumes) == [volumes[0].name]
+    sandbox.hide("b")
+    assert os.listdir(sandbox.volumes) == []
+
+
+def test_a_volume_that_was_replaced_or_is_read_only_is_another_export(tmp_path):
+    (tmp_path / "v").mkdir()
+    (tmp_path / "new").mkdir()
+    first = sandboxes.export_name(str(tmp_path / "v"), False, True)
+    assert first != sandboxes.export_name(str(tmp_path / "v"), True, True)
+    (tmp_path / "v").rename(tmp_path / "old")
+    (tmp_path / "new").rename(tmp_path / "v")
+    assert first != sandboxes.export_name(str(tmp_path / "v"), False, True)
 
 
 def test_an_id_in_use_is_refused_and_its_owner_untouched(run, tmp_path):
     owner = killed(run, "one", jail(tmp_path, "one"))
     second = Sandbox("one")
     with pytest.raises(RuntimeFailure, match="exists already"):
-        second.make(tmp_path / "runc/one")
+        second.make(tmp_path / "runc/one", tmp_path / "empty")
     second.remove()
     assert owner.share.is_dir()
 

@@ -7,6 +7,12 @@ import pytest
 from appliance.node.microvm import spec
 from appliance.node.microvm.settings import RuntimeFailure
 
+
+def volume_name(source: str, read_only: bool, recursive: bool) -> str:
+    """A volume's name in the export of volumes."""
+    return f"{source.replace('/', '-')}-{read_only}-{recursive}"
+
+
 SANDBOX = {
     "ociVersion": "1.0.2",
     "hostname": "pod",
@@ -104,26 +110,32 @@ def test_an_annotation_of_ours_that_means_nothing_is_refused_by_name(annotation)
 
 
 def test_the_guests_container_keeps_the_workload_and_drops_the_hosts_policies():
-    guest, _ = spec.in_guest(WORKLOAD, "C")
+    guest, _ = spec.in_guest(WORKLOAD, "C", volume_name)
     assert guest["process"]["args"] == ["/app"] and guest["process"]["user"] == {"uid": 7, "gid": 8}
     assert "apparmorProfile" not in guest["process"]
-    assert guest["root"] == {"path": "/run/share/C", "readonly": True}
+    assert guest["root"] == {"path": "/run/disk/C/root", "readonly": True}
     assert guest["linux"]["resources"] == {"memory": {"limit": 64}, "cpu": {"shares": 1024}}
     assert guest["linux"]["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
     assert WORKLOAD["linux"]["resources"]["hugepageLimits"] == [], "the given spec was changed"
 
 
 def test_containers_of_a_pod_share_the_guests_network_and_shared_memory():
-    guest, _ = spec.in_guest(WORKLOAD, "C")
+    guest, _ = spec.in_guest(WORKLOAD, "C", volume_name)
     assert {n["type"] for n in guest["linux"]["namespaces"]} == {"pid", "mount", "cgroup"}
     assert next(m for m in guest["mounts"] if m["destination"] == "/dev/shm")["source"] == "/dev/shm"
 
 
 def test_bind_mounts_become_volumes_with_their_access():
-    guest, volumes = spec.in_guest(WORKLOAD, "C")
-    assert volumes == [spec.Volume("/srv/data", "0", True, True), spec.Volume("/var/hosts", "1", False, False)]
+    guest, volumes = spec.in_guest(WORKLOAD, "C", volume_name)
+    assert volumes == [
+        spec.Volume("/srv/data", "-srv-data-True-True", True, True),
+        spec.Volume("/var/hosts", "-var-hosts-False-False", False, False),
+    ]
     sources = {m["destination"]: m["source"] for m in guest["mounts"]}
-    assert sources["/data"] == "/run/volumes/C/0" and sources["/etc/hosts"] == "/run/volumes/C/1"
+    assert (
+        sources["/data"] == "/run/volumes/" + volumes[0].name
+        and sources["/etc/hosts"] == "/run/volumes/" + volumes[1].name
+    )
     assert sources["/proc"] == "proc"
 
 
@@ -131,12 +143,12 @@ def test_devices_of_the_host_are_refused_by_name():
     config = copy.deepcopy(WORKLOAD)
     config["linux"]["devices"] = [{"path": "/dev/sda"}]
     with pytest.raises(RuntimeFailure, match=r"/dev/sda.*runtimeClassName: runc"):
-        spec.in_guest(config, "C")
+        spec.in_guest(config, "C", volume_name)
 
 
 def test_hooks_are_refused():
     with pytest.raises(RuntimeFailure, match="hooks"):
-        spec.in_guest(WORKLOAD | {"hooks": {"poststart": [{"path": "/x"}]}}, "C")
+        spec.in_guest(WORKLOAD | {"hooks": {"poststart": [{"path": "/x"}]}}, "C", volume_name)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """The guest image: made on the host from the distribution's own packages, by the host's own apt.
 
 A directory below guest/ holds ``vmlinuz``, ``initrd`` (an uncompressed cpio: busybox, the few modules a microVM
-needs, init and agent), ``rootfs`` (erofs of the unpacked packages; none of their scripts ever runs) and
-``manifest.json``. Its name is a hash of what went in. ``guest/current`` is a link to the one in use and is put in
-place last, so a build that is killed half-way leaves the old image or none.
+needs, init and agent), ``rootfs`` (erofs of the unpacked packages; none of their scripts ever runs), ``disk`` (an empty
+file system, sparse, of which every pod gets a copy) and ``manifest.json``. Its name is a hash of what went in.
+``guest/current`` is a link to the one in use and is put in place last, so a build that is killed half-way leaves the
+old image or none.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CURRENT = IMAGES / "current"
 
 MODULES = (
     "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng",
-    "erofs", "overlay", "9pnet_virtio", "9p",
+    "erofs", "ext4", "overlay", "9pnet_virtio", "9p",
 )  # fmt: skip
 """Kernel modules that the guest loads, besides what they depend on and what is built in."""
 
@@ -58,6 +59,10 @@ class Image:
     @property
     def rootfs(self) -> Path:
         return self.directory / "rootfs"
+
+    @property
+    def disk(self) -> Path:
+        return self.directory / "disk"
 
 
 def current() -> Image | None:
@@ -95,6 +100,7 @@ def build(settings: Settings, report: Report, refresh: bool = False) -> Image:
         old = None if refresh else _reusable(inputs)
         manifest = _take_over(old, made) if old else _from_packages(settings, work, made, report)
         _write_initrd(made)
+        _write_disk(made, settings.disk_gib)
         digest = hashlib.sha256(json.dumps([inputs, manifest["packages"]]).encode())
         manifest |= {"inputs": inputs, "key": digest.hexdigest()[:12]}
         (made / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
@@ -107,7 +113,7 @@ def _inputs(settings: Settings) -> dict[str, str]:
     """Return what an image is made from: hashes of the packages' names and the recipe, and of our own programs."""
     recipe = hashlib.sha256(Path(__file__).read_bytes())
     recipe.update(json.dumps([_release(), settings.kernel_package, sorted(settings.guest_packages)]).encode())
-    ours = hashlib.sha256()
+    ours = hashlib.sha256(f"disk {settings.disk_gib}\0".encode())
     for name, source in _our_files():
         ours.update(f"{name}\0".encode() + source.read_bytes())
     return {"packages": recipe.hexdigest(), "programs": ours.hexdigest()}
@@ -259,6 +265,14 @@ def _write_initrd(made: Path) -> None:
     for name, source in _our_files():
         archive.file(name, source.read_bytes(), 0o755)
     (made / "initrd").write_bytes((made / "base.cpio").read_bytes() + archive.end())
+
+
+def _write_disk(made: Path, gib: int) -> None:
+    """Write disk: ext4 without a journal, which a disk that ends with its pod has no use for."""
+    features = "^has_journal,^resize_inode"
+    _run(
+        ["mkfs.ext4", "-q", "-m0", "-O", features, "-E", "lazy_itable_init=1,nodiscard", str(made / "disk"), f"{gib}G"]
+    )
 
 
 def _publish(made: Path, manifest: dict) -> Image:

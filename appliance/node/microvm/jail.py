@@ -10,7 +10,9 @@ import copy
 from . import qemu, seccomp
 from .settings import MIB
 
-CTL, SHARE, VOLUMES, GUEST, TEMPLATE = (f"/run/pod/{name}" for name in ("ctl", "share", "volumes", "guest", "template"))
+CTL, SHARE, VOLUMES, GUEST, TEMPLATE, DISK = (
+    f"/run/pod/{name}" for name in ("ctl", "share", "volumes", "guest", "template", "disk")
+)
 
 # What QEMU's file server needs to act for the guest on files of any owner; nothing else of root is left to it. The
 # supervisor, which starts QEMU with them, gives them up once it has.
@@ -31,18 +33,20 @@ READ_ONLY_BIND = ["bind", "ro", "nosuid", "nodev"]
 
 
 def jail(
-    spec: dict, *, root: str, state: str, guest: str, template: str | None, template_writable: bool,
+    spec: dict, *, root: str, state: str, disk: str, guest: str, template: str | None, template_writable: bool,
     uid: int, devices: list[dict], argv: list[str], machine: qemu.Machine,
 ) -> dict:  # fmt: skip
     """Return the sandbox's spec as a jail: QEMU and the supervisor, no root, the host's /usr read-only.
 
-    root, state, guest and template are directories of the host; devices are OCI devices (tun, and kvm where used).
+    root, state, guest and template are directories of the host, disk is a file; devices are OCI devices (tun, and kvm
+    where used).
     """
     new = _bare(spec, root, argv, uid, JAIL_CAPABILITIES)
     new["mounts"] += [
         _mount(f"{state}/ctl", CTL, ["bind", "rw", "nosuid", "nodev", "noexec"]),
-        _mount(f"{state}/share", SHARE, ["rbind", "rslave", "rw", "nosuid", "nodev", "noexec"]),
+        _mount(f"{state}/share", SHARE, ["rbind", "rslave", "ro", "nosuid", "nodev", "noexec"]),
         _mount(f"{state}/volumes", VOLUMES, ["rbind", "rslave", "rw", "nosuid", "nodev", "noexec"]),
+        _mount(disk, DISK, ["bind", "rw", "nosuid", "nodev", "noexec"]),
         _mount(guest, GUEST, [*READ_ONLY_BIND, "noexec"]),
     ]
     if template:

@@ -47,7 +47,7 @@ class Plan:
                 "machine_id": uuid.uuid4().hex,
                 "interface": interface,
                 "sysctl": config["linux"].get("sysctl") or {},
-                # Nobody on the host changes a running container's root file system; its volumes, they may.
+                # Nobody changes the files of a running container's image; its volumes, they may.
                 "shares": {"share": "loose", "volumes": "mmap"},
             },
         }
@@ -58,6 +58,7 @@ class Plan:
             config,
             root=str(sandbox.root),
             state=str(sandbox.directory),
+            disk=str(sandbox.disk),
             guest=str(self.image.directory),
             template=str(self.template.directory) if self.template else None,
             template_writable=bool(self.template) and not self.template.read_only,
@@ -69,7 +70,7 @@ class Plan:
 
     def _machine(self) -> qemu.Machine:
         inside = dataclasses.replace(self.image, directory=Path(jails.GUEST))
-        return template.machine(inside, self.size, self.accelerator)
+        return dataclasses.replace(template.machine(inside, self.size, self.accelerator), disk=jails.DISK)
 
     def _devices(self, uid: int) -> list[dict]:
         paths = ["/dev/net/tun"] + (["/dev/kvm"] if self.accelerator == "kvm" else [])

@@ -45,6 +45,7 @@ class Machine:
     vmlinuz: str
     initrd: str
     rootfs: str
+    disk: str | None = None
     memory_file: str | None = None
     memory_shared: bool = False
     memory_read_only: bool = False
@@ -71,6 +72,10 @@ class Machine:
             "-device", "virtio-rng-device",
             "-device", "virtio-serial-device",
         ]
+        if self.disk:
+            # What is on it ends with the pod, so nothing of it need survive the host: cache=unsafe.
+            argv += ["-drive", f"if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={self.disk}",
+                     "-device", "virtio-blk-device,drive=disk"]
         if self.memory_file:
             backend = f"memory-backend-file,id=memory,size={self.memory_mib}M,mem-path={self.memory_file}"
             backend += f",share={'on' if self.memory_shared else 'off'}"

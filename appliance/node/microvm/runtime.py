@@ -107,7 +107,7 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
     namespace = specs.check_sandbox(config)
     plan = orders.plan(config)
     try:
-        sandbox.make(_runc_state(call))
+        sandbox.make(_runc_state(call), plan.image.disk)
         sandbox.netns.write_text(namespace)
         if plan.template:
             sandbox.template.symlink_to(plan.template.directory)
@@ -127,12 +127,13 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
 def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) -> int:
     from . import jail as jails
     from . import spec as specs
+    from .sandboxes import export_name
     from .settings import RuntimeFailure
 
-    info = sandbox.info()  # says so when the pod\'s guest is not there
+    info = sandbox.info()  # says so when the pod's guest is not there
     if _known(call):  # before anything of its present owner is touched
         raise RuntimeFailure(f"container with id {call.id} exists already")
-    guest_spec, volumes = specs.in_guest(config, call.id)
+    guest_spec, volumes = specs.in_guest(config, call.id, export_name)
     specs.resources_in_guest(config["linux"].get("resources") or {}, info["memory_mib"])
     processes_of = _processes_of(call, config, sandbox)
     rootfs = Path(config["root"]["path"])

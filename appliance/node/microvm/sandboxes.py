@@ -1,10 +1,11 @@
-"""Run state of each pod's sandbox, below /run/casemate/microvm/ID.
+"""Run state of each pod's sandbox, below /run/casemate/microvm/ID, and its disk, /var/lib/casemate/microvm/disks/ID.
 
 ======== ==================================================================================================
 ``root``     the jail's empty root file system: mount points and the links of a merged /usr
 ``ctl``      a small file system that runtime, supervisor and stand-ins share: orders, info, the socket
-``share``    one bind mount a container: its root file system; exported to the guest
-``volumes``  one directory a container, with one bind mount a volume; exported to the guest
+``share``    one bind mount a container: its root file system, read-only; exported to the guest
+``volumes``  one bind mount a volume, for all the containers that have it; exported to the guest
+``users``    one file a container: the names of its volumes
 ``netns``    a file with the path of the pod's network namespace
 ``template`` a link to the template that the guest was to start from, where there was one
 ``runc``     a link to runc's state of the jail
@@ -30,11 +31,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import mounts, network, protocol
-from .settings import RUN, RuntimeFailure
+from . import mounts, network, protocol, store
+from .settings import RUN, STATE, RuntimeFailure
 from .spec import Volume
 
 CONTAINERS = RUN / ".containers"
+DISKS = STATE / "disks"
 RELEASE = Path(__file__).resolve().parents[3]
 
 FIRST_UID, UIDS = 0x7E000000, 1 << 24
@@ -53,10 +55,13 @@ class Sandbox:
     def __init__(self, identifier: str):
         self.id = checked(identifier)
         self.directory = RUN / identifier
-        self.root, self.ctl, self.share, self.volumes, self.netns, self.template, self.runc, self.release = (
-            self.directory / name
-            for name in ("root", "ctl", "share", "volumes", "netns", "template", "runc", "release")
+        self.root, self.ctl, self.share, self.volumes, self.users = (
+            self.directory / name for name in ("root", "ctl", "share", "volumes", "users")
         )
+        self.netns, self.template, self.runc, self.release = (
+            self.directory / name for name in ("netns", "template", "runc", "release")
+        )
+        self.disk = DISKS / identifier
         self._lock: int | None = None
 
     @property
@@ -64,8 +69,11 @@ class Sandbox:
         """The user and group of this pod's QEMU, supervisor and stand-ins, and of no other pod's."""
         return FIRST_UID + int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:4]) % UIDS
 
-    def make(self, runc_state: Path) -> None:
-        """Make the directories, and hold them while this process lives; what killed processes left goes first."""
+    def make(self, runc_state: Path, empty_disk: Path) -> None:
+        """Make the directories and a copy of `empty_disk`, and hold them while this process lives.
+
+        What killed processes left goes first.
+        """
         RUN.mkdir(parents=True, exist_ok=True)
         with _locked(RUN / ".making"):
             for other in all_sandboxes():
@@ -78,18 +86,30 @@ class Sandbox:
             self.runc.symlink_to(runc_state)
             self.hold()
         self.release.symlink_to(RELEASE)
-        for directory in (self.ctl, self.share, self.volumes):
+        for directory in (self.ctl, self.share, self.volumes, self.users):
             directory.mkdir(mode=0o755)
         mounts.tmpfs(str(self.ctl), f"size={CTL_BYTES},nr_inodes={CTL_FILES},mode=700,uid={self.uid},gid={self.uid}")
         for name in ("proc", "dev", "usr", "run/pod/ctl", "run/pod/share", "run/pod/volumes", "run/pod/guest",
                      "run/pod/template"):  # fmt: skip
             (self.root / name).mkdir(parents=True)
+        (self.root / "run/pod/disk").touch()
         for name in ("bin", "sbin", "lib", "lib64"):
             if Path("/usr", name).is_dir():
                 (self.root / name).symlink_to(f"usr/{name}")
         for directory in (self.share, self.volumes):
             # Shared, so that what is mounted below it later shows up in the jail.
             mounts.bind(str(directory), str(directory), shared=True)
+        self._make_disk(empty_disk)
+
+    def _make_disk(self, empty: Path) -> None:
+        """Give the pod its disk; disks without a sandbox, left by a host that went down, go."""
+        DISKS.mkdir(mode=0o700, exist_ok=True)
+        for other in _entries(DISKS):
+            if not (RUN / other.name).exists():
+                other.unlink(missing_ok=True)
+        store.copy_sparse(empty, self.disk)
+        self.disk.chmod(0o600)
+        os.chown(self.disk, self.uid, self.uid)
 
     def show(self, container: str, rootfs: str, volumes: list[Volume]) -> None:
         """Export a container's root file system and volumes to the guest."""
@@ -97,21 +117,34 @@ class Sandbox:
         self.hide(container)  # what a killed call may have left of one of the same name
         (self.share / container).mkdir()
         (CONTAINERS / container).symlink_to(f"../{self.id}")
-        mounts.bind(rootfs, str(self.share / container))
-        (self.volumes / container).mkdir()
-        for volume in volumes:
-            target = self.volumes / container / volume.name
-            if Path(volume.source).is_dir():
-                target.mkdir()
-            else:
-                target.touch()
-            mounts.bind(volume.source, str(target), volume.read_only, volume.recursive)
+        mounts.bind(rootfs, str(self.share / container), read_only=True)
+        with _locked(self.users / ".lock"):
+            (self.users / container).write_text("".join(f"{volume.name}\n" for volume in volumes))
+            for volume in volumes:
+                target = self.volumes / volume.name
+                if mounts.below(target):
+                    continue  # another container has it, too: both see one file in the guest, with its locks
+                if Path(volume.source).is_dir():
+                    target.mkdir(exist_ok=True)
+                else:
+                    target.touch()
+                mounts.bind(volume.source, str(target), volume.read_only, volume.recursive)
 
     def hide(self, container: str) -> None:
         """Take a container's exports back. Only mount points are removed, once nothing is on them."""
-        for directory in (self.share / container, self.volumes / container):
-            _remove_mount_points(directory)
+        _remove_mount_point(self.share / container)
+        with _locked(self.users / ".lock"):
+            mine = self._volumes_of(container)
+            (self.users / container).unlink(missing_ok=True)
+            others = {name for user in _entries(self.users) for name in self._volumes_of(user.name)}
+            for name in mine - others:
+                _remove_mount_point(self.volumes / name)
         (CONTAINERS / container).unlink(missing_ok=True)
+
+    def _volumes_of(self, container: str) -> set[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return set((self.users / container).read_text().split())
+        return set()
 
     def alive(self) -> bool:
         """Tell whether runc has a jail for this sandbox, in whatever state."""
@@ -132,6 +165,7 @@ class Sandbox:
         for container in self.containers():
             self.hide(container)
         mounts.unmount_below(self.directory)
+        self.disk.unlink(missing_ok=True)
         shutil.rmtree(self.directory)
 
     def call(
@@ -219,6 +253,16 @@ class Sandbox:
             os.close(file)
 
 
+def export_name(source: str, read_only: bool, recursive: bool) -> str:
+    """Return the name under which a volume is exported: the same for the same file, shown alike.
+
+    Raises FileNotFoundError when there is no such file.
+    """
+    found = Path(source).stat()
+    key = repr([source, found.st_dev, found.st_ino, read_only, recursive])
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
 def of_container(container: str) -> Sandbox | None:
     """Return the sandbox of a workload container of ours, or None."""
     with contextlib.suppress(OSError):
@@ -283,7 +327,9 @@ def _entries(directory: Path) -> list[Path]:
     return sorted(directory.iterdir()) if directory.is_dir() else []
 
 
-def _remove_mount_points(directory: Path) -> None:
-    mounts.unmount_below(directory)
-    if directory.is_dir():
-        shutil.rmtree(directory)
+def _remove_mount_point(path: Path) -> None:
+    mounts.unmount_below(path)
+    if path.is_dir():
+        path.rmdir()
+    else:
+        path.unlink(missing_ok=True)

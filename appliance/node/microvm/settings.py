@@ -38,6 +38,7 @@ class Settings:
     probe_deadline_s: int = 10
     start_deadline_s: int = 120
     guest_overhead_mib: int = 96
+    disk_gib: int = 8
     start: str = "template"
     kernel_package: str = "linux-image-amd64"
     guest_packages: tuple[str, ...] = ("busybox-static", "crun", "libpython3-stdlib", "python3-minimal")
@@ -96,6 +97,8 @@ def load(path: Path = CONFIG) -> Settings:
         raise RuntimeFailure(f"{path}: accelerator is {settings.accelerator!r}, not one of auto, kvm, tcg")
     if settings.start not in ("template", "cold"):
         raise RuntimeFailure(f"{path}: start is {settings.start!r}, not one of template, cold")
+    if not isinstance(settings.disk_gib, int) or settings.disk_gib < 1:
+        raise RuntimeFailure(f"{path}: disk_gib is {settings.disk_gib!r}, not a number of GiB from 1")
     if not settings.sizes:
         raise RuntimeFailure(f"{path}: sizes is empty; a guest needs at least one")
     return settings

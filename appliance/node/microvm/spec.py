@@ -9,6 +9,7 @@ import copy
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from pathlib import PurePosixPath
 
 from . import fields
@@ -27,7 +28,7 @@ class Volume:
     """A host's file or directory that a container sees."""
 
     source: str
-    name: str  # below the container's directory in the export of volumes
+    name: str  # in the export of volumes
     read_only: bool
     recursive: bool
 
@@ -98,13 +99,15 @@ def resources(annotations: dict[str, str]) -> Resources:
     return Resources(memory if memory > 0 else None, math.ceil(quota / period) if quota > 0 and period > 0 else None)
 
 
-def in_guest(spec: dict, container: str) -> tuple[dict, list[Volume]]:
+def in_guest(spec: dict, container: str, name: Callable[[str, bool, bool], str]) -> tuple[dict, list[Volume]]:
     """Return a workload's spec for the guest's crun, and the volumes to show it.
+
+    `name` gives a volume its name, from its source, whether it is read-only, and whether it is recursive.
 
     Raises RuntimeFailure naming what a microVM cannot give.
     """
     new = fields.take(copy.deepcopy(spec))
-    new["root"]["path"] = f"/run/share/{container}"
+    new["root"]["path"] = f"/run/disk/{container}/root"
     linux = new["linux"]
     linux["cgroupsPath"] = f"/pod/{container}"
     linux["namespaces"] = _guest_namespaces(linux.get("namespaces", []))
@@ -120,8 +123,9 @@ def in_guest(spec: dict, container: str) -> tuple[dict, list[Volume]]:
         if mount["destination"] == "/dev/shm" and kind(spec)[1] in mount["source"]:
             mount["source"] = "/dev/shm"  # the engine's, shared by the pod's containers: the guest's own, of its size
             continue
-        volume = Volume(mount["source"], str(len(volumes)), "ro" in options, "rbind" in options)
-        mount["source"] = str(PurePosixPath("/run/volumes", container, volume.name))
+        source, read_only, recursive = mount["source"], "ro" in options, "rbind" in options
+        volume = Volume(source, name(source, read_only, recursive), read_only, recursive)
+        mount["source"] = str(PurePosixPath("/run/volumes", volume.name))
         volumes.append(volume)
     return new, volumes
 

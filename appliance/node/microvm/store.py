@@ -1,4 +1,4 @@
-"""Files that several programs read while one writes them, and the lock of those that make guest images."""
+"""Files that several programs read while one writes them, sparse copies, and the lock of who makes guest images."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import contextlib
 import fcntl
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from .settings import STATE
+from .settings import STATE, RuntimeFailure
 
 
 def write_json(path: Path, content: dict, mode: int = 0o644) -> None:
@@ -29,6 +30,13 @@ def read_json(path: Path) -> dict | None:
         return json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return None
+
+
+def copy_sparse(source: Path, target: Path) -> None:
+    """Copy a file, its holes as holes, sharing its blocks where the file system can. Raises RuntimeFailure."""
+    done = subprocess.run(["cp", "--sparse=auto", "--reflink=auto", source, target], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeFailure(f"cannot copy {source}: {done.stderr.strip()}")
 
 
 @contextlib.contextmanager

@@ -99,6 +99,7 @@ def machine(image: Image, size: Size, accelerator: str) -> Machine:
         vmlinuz=str(image.vmlinuz),
         initrd=str(image.initrd),
         rootfs=str(image.rootfs),
+        disk=str(image.disk),
         tap="tap0",
         shares=tuple((tag, f"/run/pod/{tag}") for tag in SHARES),
     )
@@ -144,10 +145,12 @@ def prune(keep: set[str]) -> None:
 
 
 def _on_host(guest_machine: Machine, work: Path) -> Machine:
-    """Return the machine with exports that are there on the host, and empty."""
+    """Return the machine with exports that are there on the host, and empty, and a disk of its own."""
     empty = work / "empty"
     empty.mkdir()
-    return dataclasses.replace(guest_machine, shares=tuple((tag, str(empty)) for tag, _ in guest_machine.shares))
+    store.copy_sparse(Path(guest_machine.disk), work / "disk")
+    shares = tuple((tag, str(empty)) for tag, _ in guest_machine.shares)
+    return dataclasses.replace(guest_machine, shares=shares, disk=str(work / "disk"))
 
 
 def _try(settings: Settings, guest_machine: Machine, saved: Template) -> None:

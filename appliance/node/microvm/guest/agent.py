@@ -54,6 +54,8 @@ from dial import MOST as MOST_DIALS
 from dial import Dial
 
 RUN = Path("/run/casemate")
+SHARE, DISK = Path("/run/share"), Path("/run/disk")
+DISK_DEVICE = "/dev/vdb"
 PORT_NAME = "casemate"
 BUSYBOX = "/bin/busybox"
 CRUN = "/usr/bin/crun"
@@ -65,6 +67,7 @@ OPEN_FILES = 1 << 20  # as under the engine's own service, where limits come fro
 CLONE_NEWPID = 0x20000000  # <linux/sched.h>
 OUT_OF_MEMORY, NEVER = Path("/proc/self/oom_score_adj"), "-1000"
 MOST_PROCESSES = 1024
+MS_NOATIME, MNT_DETACH = 1 << 10, 2  # <linux/mount.h>
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207  # <linux/random.h>
 
 
@@ -403,7 +406,7 @@ class Agent:
         if process.spec is None:
             with contextlib.suppress(OSError):  # where it was not the first of its PID namespace, others may be left
                 (CGROUPS / process.container / "cgroup.kill").write_text("1")
-            self._spawn([BUSYBOX, "sync"], synced)  # the share is cached: "it has ended" must mean "it is written"
+            self._spawn([BUSYBOX, "sync", "-f", "/run/volumes"], synced)  # "it has ended" must mean "it is written"
         else:
             synced(0)
 
@@ -472,6 +475,8 @@ class Agent:
         for tag, cache in shares.items():
             Path("/run", tag).mkdir()
             mount("9p", tag, f"/run/{tag}", f"trans=virtio,version=9p2000.L,msize=262144,cache={cache}")
+        DISK.mkdir()
+        mount("ext4", DISK_DEVICE, str(DISK), "noinit_itable,discard", MS_NOATIME)
         for name, value in sysctl.items():
             Path("/proc/sys", name.replace(".", "/")).write_text(value)
         # The engine gives the addresses: a neighbour's advertisement must not add any.
@@ -486,6 +491,7 @@ class Agent:
         if processes_of:
             first = self._pod_init() if processes_of == "pod" else self._container(processes_of).pid
             next(n for n in spec["linux"]["namespaces"] if n["type"] == "pid")["path"] = f"/proc/{first}/ns/pid"
+        make_root(id)
         bundle = RUN / "bundles" / id
         bundle.mkdir(parents=True)
         (bundle / "config.json").write_text(json.dumps(spec))
@@ -495,6 +501,7 @@ class Agent:
             if error:
                 self.processes.pop(id)
                 remove(bundle)
+                self._remove_root(id)
                 self._reply(stream, error=error)
             else:
                 self._reply(stream)
@@ -573,9 +580,9 @@ class Agent:
     def call_delete(self, stream: int, *, id: str) -> None:
         def deleted(error: str | None) -> None:
             if error is None:
+                self._remove_root(id)
                 # The host may give the next root file system this one's device number, and the guest would take the
                 # files of one for the other's: it must remember none.
-                os.sync()
                 Path("/proc/sys/vm/drop_caches").write_text("2")
                 remove(RUN / "bundles" / id)
                 for key in [k for k, p in self.processes.items() if p.container == id]:
@@ -585,6 +592,11 @@ class Agent:
             self._reply(stream, **({"error": error} if error else {}))
 
         self._crun("delete", ["--force", id], deleted)
+
+    def _remove_root(self, container: str) -> None:
+        """Unmount a container's root file system and free its blocks, which takes a while for many files."""
+        LIBC.umount2(os.fsencode(DISK / container / "root"), MNT_DETACH)
+        self._spawn([BUSYBOX, "rm", "-rf", str(DISK / container)], lambda _: None)
 
     def call_pause(self, stream: int, *, id: str) -> None:
         self._crun("pause", [id], lambda error: self._reply(stream, **({"error": error} if error else {})))
@@ -661,9 +673,9 @@ def last_error(log: Path) -> str | None:
     return None
 
 
-def mount(kind: str, source: str, target: str, options: str = "") -> None:
+def mount(kind: str, source: str, target: str, options: str = "", flags: int = 0) -> None:
     """Mount a file system by mount(2): a program for it costs some 0.1 s where the processor is emulated."""
-    if LIBC.mount(source.encode(), target.encode(), kind.encode(), 0, options.encode()):
+    if LIBC.mount(source.encode(), target.encode(), kind.encode(), ctypes.c_ulong(flags), options.encode()):
         code = ctypes.get_errno()
         raise OSError(code, f"cannot mount {source} at {target}: {os.strerror(code)}")
 
@@ -681,6 +693,22 @@ def sealed_copy(program: str) -> str:
     reading = os.open(f"/proc/self/fd/{copy}", os.O_RDONLY | os.O_CLOEXEC)
     os.close(copy)
     return f"/proc/{os.getpid()}/fd/{reading}"
+
+
+def make_root(container: str) -> None:
+    """Give a container its root file system: the image's files, from the host, below what it will write, on the disk.
+
+    The host's share is read-only and only read, so what a container writes is as fast as the disk, has the semantics
+    of a local file system, and is bounded by the disk's size.
+    """
+    lower, place = SHARE / container, DISK / container
+    upper, work, root = (place / name for name in ("upper", "work", "root"))
+    for directory in (upper, work, root):
+        directory.mkdir(parents=True)
+    found = lower.stat()  # the root directory's owner and mode are the upper one's
+    os.chown(upper, found.st_uid, found.st_gid)
+    upper.chmod(found.st_mode & 0o7777)
+    mount("overlay", "overlay", str(root), f"lowerdir={lower},upperdir={upper},workdir={work}")
 
 
 def remove(bundle: Path) -> None:
