@@ -339,7 +339,8 @@ def holes_are_found():
         file.write(b"end")
         file.flush()
         os.fsync(file.fileno())
-        expect(os.lseek(file.fileno(), 0, os.SEEK_DATA) > 0, True)
+        if os.lseek(file.fileno(), 0, os.SEEK_DATA) == 0:
+            raise ValueError("all data")
 
 
 @check
@@ -523,7 +524,8 @@ def write_takes_set_user_id_away():
             file.write(b"x")
 
     child(other)()
-    expect(stat.S_IMODE(os.stat("file").st_mode), 0o777)
+    if os.stat("file").st_mode & stat.S_ISUID:
+        raise ValueError("set-user-ID stays")
 
 
 @check
@@ -559,9 +561,11 @@ def times():
     expect(os.stat(".").st_mtime_ns > 10**18, True)  # a new file changes its directory's
     os.utime("file", ns=(1_000_000_001_123_456_789, 1_500_000_000_987_654_321))
     found = os.stat("file")
-    expect((found.st_atime_ns, found.st_mtime_ns), (1_000_000_001_123_456_789, 1_500_000_000_987_654_321))
     put("file", b"changed")
     expect(abs(os.stat("file").st_mtime - time.time()) < 60, True)
+    if (found.st_atime_ns, found.st_mtime_ns) == (1_000_000_001_000_000_000, 1_500_000_000_000_000_000):
+        raise ValueError("whole seconds")
+    expect((found.st_atime_ns, found.st_mtime_ns), (1_000_000_001_123_456_789, 1_500_000_000_987_654_321))
 
 
 @check
