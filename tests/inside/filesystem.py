@@ -70,7 +70,7 @@ class Peer:
     def __init__(self, pod, port, volumes):
         self.address = (pod.address(), port)
         self.container = python(pod, "serve", str(port), name=f"peer{port}", volumes=volumes)
-        end = time.monotonic() + 180
+        end = time.monotonic() + 400
         while True:
             try:
                 return self.do("pass")
