@@ -1,4 +1,4 @@
-"""Asking the hosts' own health program, for `status` and `doctor`."""
+"""Asking the hosts' own programs, for `status`, `doctor` and `bench`."""
 
 import json
 from collections.abc import Callable
@@ -10,9 +10,10 @@ from appliance.run import run_playbook
 
 
 def ask(
-    what: str, inventory: Inventory, on_event: Callable[[dict], None] = lambda e: None
-) -> tuple[list[dict], Outcome]:
-    """Each host's answer to `what` ("status" or "doctor"), in the inventory's order, and what came of the run.
+    what: str, inventory: Inventory, on_event: Callable[[dict], None] = lambda e: None,
+    playbook: str = "look", verb: str = "",
+) -> tuple[list[dict], Outcome]:  # fmt: skip
+    """Each host's answer to `what` ("status", "doctor" or words of bench), in the inventory's order, and the outcome.
 
     A host that could not be asked has {"name", "health": "unreachable" or "unknown", "error"} and no more.
     """
@@ -23,10 +24,12 @@ def ask(
             problems[event["host"]] = event["msg"]
         on_event(event)
 
-    outcome = run_playbook("look", inventory, verb=what, on_event=note, extra_vars={"casemate_look": what})
+    outcome = run_playbook(
+        playbook, inventory, verb=verb or what, on_event=note, extra_vars={f"casemate_{playbook}": what}
+    )
     answers = []
     for host in inventory.hosts:
-        text = outcome.reports.get(host.name, {}).get("Ask the host")
+        text = outcome.reports.get(host.name, {}).get("Ask the host" if playbook == "look" else "Measure")
         if text is None:
             health = "unreachable" if outcome.hosts[host.name].unreachable else "unknown"
             answers.append({"name": host.name, "health": health, "error": problems.get(host.name, "")})
@@ -34,5 +37,5 @@ def ask(
         try:
             answers.append({"name": host.name, **json.loads(text)})
         except ValueError:
-            raise CasemateError(f"{host.name}: the health program answered no JSON: {text[:200]}") from None
+            raise CasemateError(f"{host.name}: the program answered no JSON: {text[:200]}") from None
     return answers, outcome

@@ -12,6 +12,7 @@ KEEP_RELEASES = 3  # a rollback needs the one before
 RUN = Path("/run/casemate/microvm")
 
 PROGRAMS = {
+    "bench": "appliance.node.bench.cli",
     "health": "appliance.node.health.cli",
     "pod": "appliance.node.pods.cli",
     "microvm": "appliance.node.microvm.cli",

@@ -39,6 +39,11 @@ def pull(reference: str, known: dict[str, str], dry_run: bool = False) -> list[s
     return [reference]
 
 
+def remove(reference: str) -> None:
+    """Take an image from the engine. Raises StoreError."""
+    _ctr("images", "rm", reference)
+
+
 def _ctr(*arguments: str) -> str:
     done = subprocess.run(["ctr", "-n", NAMESPACE, *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
