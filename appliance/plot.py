@@ -8,6 +8,13 @@ from appliance.errors import UsageError
 COLOURS = ("#2f6db3", "#d9822b", "#4c9f70", "#8a5fb0")
 
 
+def label(figure: str) -> str:
+    """A figure's name for people, with its unit where it has one of its own."""
+    for ending, unit in (("_mib_s", ", MiB/s"), ("_per_s", ", a second"), ("_us", ", µs")):
+        figure = figure.replace(ending, unit)
+    return figure.replace("_", " ")
+
+
 def check(file: Path) -> None:
     """Raises UsageError before anything is measured, when `file` could not be drawn."""
     if file.suffix not in (".svg", ".png"):
@@ -47,7 +54,7 @@ def draw(found: dict, figures: tuple[str, ...], file: Path) -> None:
                 axis.scatter([position] * len(values), values, color="black", s=9, alpha=0.6, zorder=3)
                 axis.annotate(f"{median:.3g}", (position, max(values)), xytext=(0, 3), textcoords="offset points",
                               ha="center", fontsize=8)  # fmt: skip
-            axis.set_title(name.replace("_", " "), fontsize=9)
+            axis.set_title(label(name), fontsize=9)
             axis.set_xticks([])
             axis.margins(y=0.15)
             axis.tick_params(labelsize=8)

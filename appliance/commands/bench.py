@@ -10,15 +10,16 @@ from rich.table import Table
 from appliance.commands.common import load_inventory, print_json, progress, results_console, target_options, yes_option
 from appliance.errors import EXIT_OK, UsageError
 from appliance.look import ask
+from appliance.plot import check, draw, label
 from appliance.run import exit_code
 
 DEFAULT_RUNS = {"start": 5, "density": 10, "io": 3, "net": 3}
 UNITS = {
     "start": ("seconds", ("sandbox", "create", "start", "output", "total", "remove")),
     "density": ("MiB a pod", ("overhead", "guest", "qemu", "supervisor", "stand-in", "shim", "program")),
-    "io": ("a second (read and write: MiB/s)", (
+    "io": ("as named", (
         "write_mib_s", "read_mib_s", "random_read_per_s", "random_write_per_s", "fsync_per_s", "files_per_s")),
-    "net": ("MiB/s (round trip: microseconds)", ("to_pod_mib_s", "from_pod_mib_s", "round_trip_us")),
+    "net": ("as named", ("to_pod_mib_s", "from_pod_mib_s", "round_trip_us")),
 }  # fmt: skip
 USES = {
     "start": "pods one after the other, {runs} measured on each side",
@@ -59,8 +60,6 @@ def command(
     hosts = load_inventory(inventory, limit)
     runs = runs or DEFAULT_RUNS[what]
     if plot:
-        from appliance.plot import check
-
         check(plot)
     answers, outcome = ask("handlers", hosts, playbook="bench", verb="bench")
     if exit_code(outcome) != EXIT_OK:
@@ -95,8 +94,6 @@ def command(
     else:
         _show(found)
     if plot:
-        from appliance.plot import draw
-
         draw(found, UNITS[what][1], plot)
         progress(f"drawn: {plot}")
 
@@ -137,7 +134,7 @@ def _show(found: dict) -> None:
         for name in UNITS[found["bench"]][1]:
             if any(name in run for result in sides.values() for run in result["runs"]):
                 cells = [_cell([run.get(name, 0) for run in result["runs"]]) for result in sides.values()]
-                table.add_row(name.replace("_", " "), *cells)
+                table.add_row(label(name), *cells)
         console.print(table)
 
 

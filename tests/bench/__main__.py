@@ -5,9 +5,9 @@ import json
 import os
 import platform
 
-from tests.bench import deploy
+from tests.bench import deploy, pods
 
-BENCHES = {"deploy": deploy.run}
+BENCHES = {"deploy": deploy.run, "start": pods.start, "state": pods.state, "memory": pods.memory}
 
 
 def main() -> None:
