@@ -19,7 +19,7 @@ from pathlib import Path
 from . import boot, qemu, store
 from .image import Image, Report
 from .qemu import Machine
-from .settings import MIB, STATE, Settings, Size
+from .settings import MIB, STATE, RuntimeFailure, Settings, Size
 
 TEMPLATES = STATE / "templates"
 SHARES = ("share", "volumes")
@@ -108,12 +108,19 @@ def machine(image: Image, size: Size, accelerator: str) -> Machine:
 def make(settings: Settings, image: Image, size: Size, accelerator: str, qemu_identity: str, report: Report) -> None:
     """Make the template for `size` unless a good one is there.
 
-    Raises RuntimeFailure when the guest does not boot within the settings' deadline or QEMU refuses to save it.
+    Raises RuntimeFailure when there is no space, the guest does not boot within the settings' deadline or QEMU refuses
+    to save it.
     """
     if find(image, size, accelerator, qemu_identity)[0]:
         return
     name = key(image, size, accelerator, qemu_identity)
     TEMPLATES.mkdir(parents=True, exist_ok=True)
+    free_mib = shutil.disk_usage(TEMPLATES).free // MIB
+    if free_mib < size.memory_mib:  # the file of its memory grows while the guest runs, which kills QEMU without a word
+        raise RuntimeFailure(
+            f"{TEMPLATES}: no space for a template of size {size.name}, which takes up to {size.memory_mib} MiB: "
+            f"{free_mib} MiB are free; free some, or take it out of microvm_sizes"
+        )
     report(f"template {size.name}: booting a guest ({size.memory_mib} MiB, {size.vcpus} vCPU, {accelerator})")
     start = time.monotonic()
     work = Path(tempfile.mkdtemp(prefix=".new-", dir=TEMPLATES))
