@@ -18,7 +18,7 @@ import threading
 import time
 from pathlib import Path
 
-from cri_pods import Pod, cmdline, cri, execute, sh, status
+from cri_pods import Pod, as_user, cmdline, cri, execute, sh, status
 from traces import added, settled, traces
 
 from appliance.node.pods.cri import CriError
@@ -278,8 +278,8 @@ def inside(name):
         "kernel": "echo c > /proc/sysrq-trigger",
         "init": "mkdir /tmp/g && busybox mount -t cgroup2 g /tmp/g && echo 1 > /tmp/g/cgroup.kill",
     }[name]
-    context = {
-        "namespace_options": {"pid": 1}, "capabilities": {"add_capabilities": ["SYS_ADMIN"]},
+    context = as_user(0, 0)["security_context"] | {
+        "capabilities": {"add_capabilities": ["SYS_ADMIN"]},
         "masked_paths": ["/proc/kcore"], "readonly_paths": ["/proc/bus"],
     }  # fmt: skip
     case.start(linux={"security_context": context})

@@ -95,7 +95,6 @@ class Process:
         self.listening = False  # its output has gone somewhere: to its stream, or where nobody listens
         self.start_result: dict | None = None
         self.start_waiters: list[int] = []
-        self.deletes: list[Callable[[], None]] = []  # asked for before it was created
 
 
 class Agent:
@@ -506,8 +505,6 @@ class Agent:
                 self._reply(stream, error=error)
             else:
                 self._reply(stream)
-            for delete in process.deletes:
-                delete()
 
         self._crun_program(process, "create", ["--bundle", str(bundle), id], created)
 
@@ -594,10 +591,6 @@ class Agent:
                     self._drain(process)
             self._reply(stream, **({"error": error} if error else {}))
 
-        process = self.processes.get(id)
-        if process and process.pid is None:  # still being created, by a caller that was killed: it is there afterwards
-            process.deletes.append(lambda: self.call_delete(stream, id=id))
-            return
         self._crun("delete", ["--force", id], deleted)
 
     def _remove_root(self, container: str) -> None:
