@@ -57,5 +57,5 @@ def judge(rows: list[dict]) -> None:
             assert row["code"] not in (0, None), row
         if victim in POD_ENDS:
             assert not row["ready"], row
-        if state in ("executing", "inside"):
+        if state in ("executing", "panicked"):
             assert row["error"], row
