@@ -2,7 +2,7 @@
 
 One guest of the host's image is booted by hand (no agent) with the same host tree exported in each way; then each is
 used alike by one Python program. Each step's figure is [seconds, seconds of processor time of QEMU and virtiofsd]:
-the second hardly depends on what else the machine does. On Debian 13, virtiofsd has to be installed.
+the second hardly depends on what else the machine does. `sharing.py [WAY...]`; on Debian 13, install virtiofsd first.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -222,7 +223,7 @@ def ways(exports):
             listed.append(
                 [f"virtiofs-{tag[1:]}", f"/mnt/{tag}", f"/mnt/{tag}", [[tag, "virtiofs", "rw", f"/mnt/{tag}"]]]
             )
-    return listed
+    return [way for way in listed if way[0] in sys.argv[1:] or not sys.argv[1:]]
 
 
 def initrd(work, listed):
