@@ -50,10 +50,15 @@ def look(handler):
     seen["attach"], seen["attached_code"] = [code, out.decode()], wait(echo)
 
     pod.container(*sh("mkdir -p /tmp/w; echo hello > /tmp/w/i; exec busybox httpd -f -p 8000 -h /tmp/w"), name="web")
-    time.sleep(1)
     get = b"GET /i HTTP/1.0\r\n\r\n"
-    seen["forward"] = refused(lambda: streaming.Forward(cri, pod.id, 8000).communicate(get).decode().splitlines()[-1])
-    seen["forward_nothing"] = refused(lambda: streaming.Forward(cri, pod.id, 8001).communicate(get).decode())
+
+    def fetch(port):
+        return refused(lambda: streaming.Forward(cri, pod.id, port).communicate(get).decode())
+
+    end = time.monotonic() + 60
+    while not (answer := fetch(8000)).endswith("hello\n") and time.monotonic() < end:
+        time.sleep(0.5)  # it is starting
+    seen["forward"], seen["forward_nothing"] = answer.splitlines()[-1:], fetch(8001)
     pod.remove()
     return seen
 
