@@ -23,7 +23,7 @@ FIGURES = {
 def left(host) -> dict:
     """What a benchmark could leave: pods, directories, run state of guests."""
     return {
-        "sandboxes": on_host(host, "ctr", "-n", "k8s.io", "containers", "ls", "-q", "labels.casemate.io/bench==1"),
+        "sandboxes": on_host(host, "ctr", "-n", "k8s.io", "containers", "ls", "-q", 'labels."casemate.io/bench"==1'),
         "directories": on_host(host, "sh", "-c", "ls -d /var/lib/casemate/bench-* 2>/dev/null || true"),
         "guests": on_host(host, "ls", "/run/casemate/microvm"),
     }
