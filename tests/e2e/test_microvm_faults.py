@@ -12,7 +12,8 @@ pytestmark = pytest.mark.lab
 
 def test_no_space_left_on_run_refuses_the_next_pod_and_leaves_the_first_alone(deployed_host):
     seen = inside(deployed_host, "full", "run")["run"]
-    assert "No space left on device" in seen["refused"]
+    assert "no space left on device" in seen["refused"].lower()
+    assert seen["state"] == 1  # CONTAINER_RUNNING
     assert seen["alive"] == [0, "alive\n"]
     assert (seen["afterwards"], seen["left"]) == (5, {})
 

@@ -1,4 +1,4 @@
-"""Runs on an appliance: what happens when there is no space left, and what names are taken; prints JSON."""
+"""Runs on an appliance: no space left, two makers at once, hostile names; prints JSON."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cri_pods import Pod, execute, refusal, sh, wait
+from cri_pods import Pod, execute, refusal, sh, status, wait
 from traces import added, settled, traces
 
 PROGRAM = "/usr/lib/casemate/bin/casemate-microvm"
@@ -15,7 +15,7 @@ STATE = Path("/var/lib/casemate/microvm")
 
 
 def run_is_full():
-    """Fill /run, made small for that, while a pod runs: the next is refused, the first goes on and can be removed."""
+    """Fill /run, made small for that, beneath a pod: the next is refused, the first goes on, and then all is well."""
     before = traces()
     pod = Pod("first")
     container = pod.container(*sh("while :; do sleep 1; done"))
@@ -31,15 +31,22 @@ def run_is_full():
             pass
     try:
         refused = refusal(lambda: Pod("second"))
-        alive = execute(container, *sh("echo alive"))[:2]
+        state = status(container).state
     finally:
         filler.unlink()
         subprocess.run(["mount", "-o", f"remount,size={size}", "/run"], check=True)
+    alive = execute(container, *sh("echo alive"))[:2]
     pod.remove()
     third = Pod("third")
     code = wait(third.container(*sh("exit 5")))
     third.remove()
-    return {"refused": refused, "alive": alive, "afterwards": code, "left": added(before, settled(before))}
+    return {
+        "refused": refused,
+        "state": state,
+        "alive": alive,
+        "afterwards": code,
+        "left": added(before, settled(before)),
+    }
 
 
 def state_is_full():
