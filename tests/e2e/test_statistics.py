@@ -35,6 +35,12 @@ def test_the_host_pays_at_least_for_what_the_containers_hold(seen):
     )
 
 
+def test_the_engine_tells_the_same_of_the_pod_whose_control_group_goes_with_it(seen):
+    assert 0.8 < seen["cri"]["memory_bytes"] / seen["host"]["memory_bytes"] < 1.25
+    assert seen["cri"]["cpu_ns"] >= seen["host"]["cpu_seconds"] * 0.9e9
+    assert seen["left"] == []
+
+
 def test_the_runtime_prints_what_its_guest_says(seen):
     if "printed" in seen:
         assert HELD <= seen["printed"]["containers"]["holds"]["working_set_bytes"] < 1.3 * HELD

@@ -1,5 +1,6 @@
 """Runs on an appliance: what a busy, a holding and an idle container use, and what their pod costs; prints JSON."""
 
+import glob
 import json
 import os
 import shutil
@@ -9,7 +10,7 @@ import time
 
 from cri_pods import RUNTIME, Pod, cri, sh, status
 
-from appliance.node.pods import use
+from appliance.node.pods import cgroups, settings, use
 
 HELD = 50 << 20
 IDLE = "exec busybox sleep 9999"
@@ -26,7 +27,7 @@ def main():
 
 
 def look(handler):
-    pod = Pod("st", handler=handler, memory=128 << 20)
+    pod = Pod("st", handler=handler, memory=128 << 20, cgroup_parent=settings.load().cgroup_parent("st"))
     ids = {name: pod.container(*sh(script), name=name) for name, script in WORKLOADS.items()}
     end = time.monotonic() + 120
     while pod.log("holds")["stdout"] != "held\n" and time.monotonic() < end:
@@ -36,6 +37,8 @@ def look(handler):
     row = {"sandbox_id": pod.id, "runtime": handler}
     use.measure(cri, [row])
     seen = {"host": row["host"], "containers": {names[name]: found for name, found in row["containers"].items()}}
+    told = cri.call("PodSandboxStats", pod_sandbox_id=pod.id).stats.linux
+    seen["cri"] = {"memory_bytes": told.memory.usage_bytes.value, "cpu_ns": told.cpu.usage_core_nano_seconds.value}
     if handler == "microvm":
         printed = subprocess.run([RUNTIME, "stats", ids["holds"]], capture_output=True, check=True).stdout
         seen["printed"] = json.loads(printed)
@@ -43,6 +46,8 @@ def look(handler):
             name: seen["printed"]["containers"][identifier] for name, identifier in ids.items()
         }
     pod.remove()
+    cgroups.remove("st")
+    seen["left"] = glob.glob("/sys/fs/cgroup/**/*pod_st*", recursive=True)
     return seen
 
 
