@@ -96,6 +96,10 @@ def test_c3_noise_ends_its_own_pod_and_no_other(seen):
     assert seen["neighbour lives"] == "alive\n"
 
 
+def test_c4_a_call_of_another_version_is_refused_by_name(seen):
+    assert "speaks version 1 and was called in version 2" in seen["channel"]["another version"]
+
+
 # (d) and (e): the jail and the stand-ins
 
 
@@ -155,6 +159,14 @@ def test_j7_only_qemu_has_capabilities_and_nobody_reads_the_supervisors_memory(s
     assert {process["NoNewPrivs"] for process in seen["qemu"].values()} == {"1"}
     assert seen["jail"]["memory of the first process"] == "EACCES"
     assert seen["jail"]["memory of its own"] == ALLOWED
+
+
+def test_j7_qemus_file_server_needs_each_capability_that_it_has(seen):
+    served = seen["served without"]
+    assert served.pop("None") == {"failed": []}
+    assert len(served) == 5
+    for capability, found in served.items():
+        assert capability in found["failed"], (capability, found)
 
 
 def test_j8_the_jail_sees_no_other_pods_files(seen):

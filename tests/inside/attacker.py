@@ -68,13 +68,15 @@ def _attached(sandbox, key):
     raise AssertionError(f"the guest went away: {printed}")
 
 
-def in_jail(container, program, **values):
+def in_jail(container, program, without=None, **values):
     """Run a Python program beside QEMU (or a stand-in), as its user, with its capabilities, filter, limits and cgroup.
 
-    Returns the JSON that it prints, or its exit status when it printed none.
+    `without` is a capability to leave out. Returns the JSON that it prints, or its exit status when it printed none.
     """
     process = json.loads(Path(BUNDLES, container, "config.json").read_text())["process"]
     process |= {"args": ["/usr/bin/python3", "-ISBc", _with(program, values)], "terminal": False}
+    if without:
+        process["capabilities"] = {k: [c for c in v if c != without] for k, v in process["capabilities"].items()}
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(process, file)
         file.flush()

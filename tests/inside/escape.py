@@ -14,7 +14,9 @@ from attacker import in_guest, in_jail, on_host
 from cri_pods import Pod, cri, execute, sh, status, wait
 
 from appliance.node.microvm import image, protocol
+from appliance.node.microvm.jail import JAIL_CAPABILITIES
 from appliance.node.microvm.sandboxes import Sandbox
+from appliance.node.microvm.settings import RuntimeFailure
 
 FILES = Path("/var/tmp/casemate-escape")
 ABSTRACT = "casemate-escape"
@@ -58,6 +60,15 @@ def main():
     seen["accelerated"] = pod.info()["accelerator"] == "kvm"
     seen["jail's files"] = in_jail(pod.id, FILES_OF_JAIL)
     seen["qemu"] = qemu(pod.id)
+
+    seen["served without"] = {}
+    for capability in (None, *JAIL_CAPABILITIES):
+        theirs = FILES / "rw/theirs"
+        theirs.unlink(missing_ok=True)
+        theirs.touch(mode=0o600)
+        os.chown(theirs, 1234, 5678)
+        place = volume(container, FILES / "rw").replace("/run/volumes", "/run/pod/volumes")
+        seen["served without"][str(capability)] = in_jail(pod.id, probes.SERVE, without=capability, directory=place)
 
     liar = Pod("liar")
     seen["channel"] = from_channel(liar)
@@ -146,6 +157,7 @@ def from_channel(pod):
         program = pod.container(*sh("sleep 10000"))
         send(pod, b"".join(protocol.frame(protocol.EXIT, stream, payload) for stream in range(1, 200)))
         found[name] = wait(program, 60)
+    found["another version"] = refusal(lambda: Sandbox(pod.id).call("ping", version=protocol.VERSION + 1))
     program = pod.container(*sh("sleep 10000"))
     send(pod, b"\xff" * 64)
     found["noise"] = wait(program, 60)
@@ -156,6 +168,13 @@ def from_channel(pod):
         time.sleep(0.2)
     found["pod's state"], found["program's state"] = state, status(program).state
     return found
+
+
+def refusal(action):
+    try:
+        action()
+    except RuntimeFailure as error:
+        return str(error)
 
 
 def send(pod, data):

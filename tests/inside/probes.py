@@ -132,6 +132,36 @@ seen["processes"] = len(children)
 print(json.dumps(seen))
 """
 
+# In the jail: what a file server does for a guest's root, and which of it fails. Variables: directory, which has a
+# file `theirs` of another user and group, and no others' permissions.
+SERVE = r"""
+import os
+seen = []
+
+def attempt(capability, action):
+    try:
+        if action() is not False:
+            return
+    except PermissionError:
+        pass
+    seen.append(capability)
+
+theirs = directory + "/theirs"
+attempt("CAP_DAC_OVERRIDE", lambda: os.close(os.open(theirs, os.O_RDWR)))
+attempt("CAP_CHOWN", lambda: os.chown(theirs, 1234, 5678))
+attempt("CAP_FOWNER", lambda: os.chmod(theirs, 0o600))
+
+def set_group_id():
+    if "CAP_FOWNER" not in seen:
+        os.chmod(theirs, 0o2710)
+        return bool(os.stat(theirs).st_mode & 0o2000)
+
+attempt("CAP_FSETID", set_group_id)
+file_capability = bytes.fromhex("0100000200040000000000000000000000000000")
+attempt("CAP_SETFCAP", lambda: os.setxattr(theirs, "security.capability", file_capability))
+print(json.dumps({"failed": seen}))
+"""
+
 # In the jail: more memory than the pod was given. Variables: mib.
 MEMORY = r"""
 import mmap

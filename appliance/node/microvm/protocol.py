@@ -58,7 +58,7 @@ def message(kind: int, stream: int, content: dict) -> bytes:
 
 def call(stream: int, op: str, **arguments: object) -> bytes:
     """Return the frame that calls `op` of the guest's agent."""
-    return message(CALL, stream, {"version": VERSION, "op": op, **arguments})
+    return message(CALL, stream, {"version": VERSION, "op": op} | arguments)
 
 
 def content(payload: bytes) -> dict:
