@@ -43,11 +43,12 @@ def main():
     ]
     container = pod.container(*sh("sleep 10000"), mounts=volumes)
 
-    seen = {"attacker": container, "neighbour": neighbour, "guest": from_guest(pod, container)}
+    seen = {"attacker": container, "neighbour": neighbour, "guest": from_guest(pod)}
+    seen["volumes"], seen["neighbour's volumes"] = volumes_of(pod, container), volumes_of(victim, neighbour)
     seen["file on the read-only volume"] = (FILES / "ro/file").read_text(), (FILES / "ro/file").stat().st_mode & 0o777
     seen["files of the host"] = sorted(os.listdir(FILES / "host"))
     seen["root file system changed"] = rootfs.stat().st_mtime_ns != before
-    seen["set-user-ID"] = set_user_id(Sandbox(pod.id), container)
+    seen["set-user-ID"] = set_user_id(pod)
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind("\0" + ABSTRACT)
@@ -67,7 +68,7 @@ def main():
         theirs.unlink(missing_ok=True)
         theirs.touch(mode=0o600)
         os.chown(theirs, 1234, 5678)
-        place = volume(container, FILES / "rw").replace("/run/volumes", "/run/pod/volumes")
+        place = f"/run/pod/volumes/{volume(pod, FILES / 'rw')}"
         seen["served without"][str(capability)] = in_jail(pod.id, probes.SERVE, without=capability, directory=place)
 
     liar = Pod("liar")
@@ -90,7 +91,7 @@ print(json.dumps(seen | {"root": sorted(os.listdir("/"))}))
 """
 
 
-def from_guest(pod, container):
+def from_guest(pod):
     """Attempts of the guest's root; meanwhile the host puts a link where the guest holds a directory open."""
 
     def swap():
@@ -106,22 +107,25 @@ def from_guest(pod, container):
     try:
         return in_guest(
             pod.id, probes.GUEST, share="/run/share", volumes="/run/volumes",
-            writable=volume(container, FILES / "rw"), read_only=volume(container, FILES / "ro"),
+            writable=f"/run/volumes/{volume(pod, FILES / 'rw')}", read_only=f"/run/volumes/{volume(pod, FILES / 'ro')}",
         )  # fmt: skip
     finally:
         thread.join()
 
 
-def volume(container, source):
-    """Return where the guest sees a volume of the container."""
-    sandbox = Sandbox(Path("/run/casemate/microvm/.containers", container).readlink().name)
-    entry = next(e for e in (sandbox.volumes / container).iterdir() if e.is_dir() and os.path.samefile(e, source))
-    return f"/run/volumes/{container}/{entry.name}"
+def volume(pod, source):
+    """Return the name under which the guest sees a volume."""
+    entries = (entry for entry in Sandbox(pod.id).volumes.iterdir() if entry.is_dir())
+    return next(entry.name for entry in entries if os.path.samefile(entry, source))
 
 
-def set_user_id(sandbox, container):
+def volumes_of(pod, container):
+    return sorted((Sandbox(pod.id).users / container).read_text().split())
+
+
+def set_user_id(pod):
     """Run what the guest made set-user-ID, at its place and where the jail sees it."""
-    shown = sandbox.volumes / container / Path(volume(container, FILES / "rw")).name / "suid"
+    shown = Sandbox(pod.id).volumes / volume(pod, FILES / "rw") / "suid"
     found = {"mode": oct((FILES / "rw/suid").stat().st_mode & 0o7777)}
     for name, path in (("at its place", FILES / "rw/suid"), ("in the jail's view", shown)):
         try:

@@ -191,7 +191,7 @@ def write(path, data=b"x"):
         file.write(data)
 
 attempt("containers in the share", lambda: sorted(os.listdir(share)))
-attempt("containers in the volumes", lambda: sorted(os.listdir(volumes)))
+attempt("volumes", lambda: sorted(os.listdir(volumes)))
 attempt("above the share", lambda: os.path.samefile(share + "/..", "/run"))
 attempt("write to a volume", lambda: write(writable + "/written"))
 attempt("write to a read-only volume", lambda: write(read_only + "/written"))
