@@ -120,7 +120,7 @@ def case_names(pod):
 
 def case_limits_of_processes(pod):
     """Files that a program may open, its core dumps, its umask, its out-of-memory score."""
-    script = "[ $(ulimit -n) -ge 65536 ] && echo many; ulimit -c; umask; cat /proc/self/oom_score_adj"
+    script = "[ $(ulimit -n) -ge 16384 ] && echo many; ulimit -c; umask; cat /proc/self/oom_score_adj"
     linux = context() | {"resources": {"oom_score_adj": 500}}
     return said(pod, script, "limits", linux=linux)
 

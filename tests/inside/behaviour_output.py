@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from behaviour_lifecycle import heard, run
+from behaviour_lifecycle import cause, heard, run
 from cri_pods import cri, execute, refusal, wait
 
 from appliance.node.pods import streaming
@@ -57,7 +57,7 @@ def case_exec_sync(pod):
         "inherits": execute(identifier, "/bin/sh", "-c", 'pwd; echo "$A"; id -u; id -g; id -G; tty')[1].split("\n"),
         "no_input": execute(identifier, "cat"),
         "slow": "DEADLINE_EXCEEDED" in (slow or "") or slow,
-        "missing": (missing or "").rpartition("exec: ")[2].split(": unknown")[0],
+        "missing": cause(missing),
         "gone": refusal(lambda: execute(ended(pod), "true")) is not None,
     }
 
