@@ -43,8 +43,8 @@ EXPECTED = {
         "id": [True, False], "pod": [True, True], "label": [False, True], "nothing": [False, False],
     },
     "programs_that_cannot_run": {
-        "missing": ["no such file or directory", 128, "StartError"],
-        "no program": ["permission denied", 128, "StartError"],
+        "missing": ["missing", 128, "StartError"],
+        "no program": ["not executable", 128, "StartError"],
     },
     "what_outlives_its_program_ends": {
         "exec": True, "its_program_left": False, "the_containers_own_left": True, "code": 137,
@@ -73,7 +73,7 @@ EXPECTED = {
         "inherits": ["/tmp", "b c", "4711", "4712", "4712 4713", "not a tty", ""],
         "no_input": [0, "", ""],
         "slow": True,
-        "missing": "no such file or directory",
+        "missing": "missing",
         "gone": True,
     },
     "input": {"sum": True, "code": 6, "without": "0\n"},

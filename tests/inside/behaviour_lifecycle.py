@@ -149,8 +149,12 @@ def case_programs_that_cannot_run(pod):
 
 def cause(words):
     """What a refusal says of a program, whichever runtime says it; all of it where that is something else."""
-    causes = ("no such file or directory", "permission denied")
-    return words and next((c for c in causes if c in words.lower()), words)
+    causes = {
+        "no such file or directory": "missing",
+        "permission denied": "not executable",
+        "not executable": "not executable",
+    }
+    return words and next((cause for said, cause in causes.items() if said in words.lower()), words)
 
 
 def case_what_outlives_its_program_ends(pod):

@@ -571,6 +571,9 @@ class Agent:
             running(None)
 
     def call_started(self, stream: int, *, id: str) -> None:
+        if "/" in id and id not in self.processes:  # an exec that was attached to, and has ended since
+            self._reply(stream)
+            return
         process = self._container(id)
         if process.start_result is None:
             process.start_waiters.append(stream)
