@@ -27,10 +27,11 @@ def call_randomness(self, stream):
     child = subprocess.Popen(["/bin/busybox", "sleep", "60"])
     self.children[child.pid] = lambda _: None
     child.returncode = 0
-    words = Path(f"/proc/{child.pid}/auxv").read_bytes()
-    given = dict(struct.iter_unpack("QQ", words))
+    given = {}
+    while 25 not in given:  # AT_RANDOM; the kernel fills this in after what tells the parent of the exec
+        given = dict(struct.iter_unpack("QQ", Path(f"/proc/{child.pid}/auxv").read_bytes()))
     with open(f"/proc/{child.pid}/mem", "rb") as memory:
-        memory.seek(given[25])  # AT_RANDOM
+        memory.seek(given[25])
         found["at_random"] = memory.read(16).hex()
     found["layout"] = [line.split()[0] for line in Path(f"/proc/{child.pid}/maps").read_text().splitlines()]
     os.kill(child.pid, signal.SIGKILL)
