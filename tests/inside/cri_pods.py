@@ -126,7 +126,7 @@ def as_user(user, group):
 def mounts_and_devices():
     return {
         "mounts": sum("/run/casemate/microvm" in line for line in Path("/proc/mounts").read_text().splitlines()),
-        "directories": sorted(os.listdir("/run/casemate/microvm")),
+        "directories": sorted(n for n in os.listdir("/run/casemate/microvm") if n[0] != "."),  # those are locks
         "containers": sorted(os.listdir("/run/casemate/microvm/.containers")),
         "qemu": subprocess.run(["pgrep", "-c", "qemu-system"], capture_output=True, text=True).stdout.strip(),
         "namespaces": len(glob.glob("/run/netns/*")),

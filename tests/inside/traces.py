@@ -10,7 +10,7 @@ from cri_pods import cmdline
 
 PROGRAMS = (b"qemu-system", b"containerd-shim", b"microvm/__main__.py", b"runc\0")
 DIRECTORIES = (
-    "/run/casemate/microvm/*", "/run/casemate/microvm/.containers/*", "/run/casemate/microvm/.*",
+    "/run/casemate/microvm/*", "/run/casemate/microvm/.containers/*",
     "/run/containerd/runc/k8s.io/*", "/run/containerd/io.containerd.runtime.v2.task/k8s.io/*",
     "/run/containerd/io.containerd.grpc.v1.cri/*/*", "/var/lib/containerd/io.containerd.runtime.v2.task/k8s.io/*",
     "/run/netns/*", "/var/lib/cni/networks/*/[0-9a-f]*", "/var/lib/cni/results/*",
