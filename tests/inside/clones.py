@@ -27,8 +27,10 @@ def call_randomness(self, stream):
     child = subprocess.Popen(["/bin/busybox", "sleep", "60"])
     self.children[child.pid] = lambda _: None
     child.returncode = 0
+    while b"sleep" not in Path(f"/proc/{child.pid}/cmdline").read_bytes():  # until then, it is the agent's own memory
+        pass
     given = {}
-    while 25 not in given:  # AT_RANDOM; the kernel fills this in after what tells the parent of the exec
+    while 25 not in given:  # AT_RANDOM
         given = dict(struct.iter_unpack("QQ", Path(f"/proc/{child.pid}/auxv").read_bytes()))
     with open(f"/proc/{child.pid}/mem", "rb") as memory:
         memory.seek(given[25])
