@@ -98,6 +98,8 @@ def case_every_signal(pod):
     heard(pod, "signals", "ready")
     for number in signals:
         runtime(pod, "kill", identifier, str(number))
+        if number in (18, 20, 21, 22):  # the kernel drops a pending SIGCONT for one that stops, and the other way round
+            heard(pod, "signals", f"got {number}\n", 30)
     heard(pod, "signals", f"got {signals[-1]}\n")
     time.sleep(0.5)
     caught = {int(line.split()[1]) for line in pod.log("signals")["stdout"].splitlines()[1:]}

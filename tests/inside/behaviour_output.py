@@ -96,7 +96,7 @@ def case_terminal(pod):
     session.resize(33, 77)
     said = talk(session, b"", b"err")
     session.resize(44, 88)
-    said += talk(session, b"b\r", b"88")
+    said += talk(session, b"b\r", b"44 88\r\n")
     said += talk(session, b"typed\r", b"typed\r\ntyped")
     session.write(b"\x04")
     err = session.communicate()[2]
