@@ -35,11 +35,15 @@ def in_guest(sandbox_id, program, **values):
             "resources": {"devices": [{"allow": True, "access": "rwm"}]},
         },
     }  # fmt: skip
-    sandbox.call("create", id=name, spec=spec, processes_of=None)
+    (sandbox.share / name).mkdir()  # the agent makes each container a root file system from one of these
     try:
-        return json.loads(_attached(sandbox, name))
+        sandbox.call("create", id=name, spec=spec, processes_of=None)
+        try:
+            return json.loads(_attached(sandbox, name))
+        finally:
+            sandbox.call("delete", id=name)
     finally:
-        sandbox.call("delete", id=name)
+        (sandbox.share / name).rmdir()
 
 
 CAPABILITIES = """
