@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.full]
 
 DEPLOY_SECONDS = 5400
 ASK_SECONDS = 900
-POD = "/usr/lib/casemate/bin/casemate-pod"
+POD, MICROVM = (f"/usr/lib/casemate/bin/casemate-{name}" for name in ("pod", "microvm"))
 # What a pod leaves if its end is not clean: by name, what lists it. Their common slice stays, empty.
 TRACES = {
     "scopes": "systemctl list-units --all --plain --no-legend 'cri-containerd-*'",
@@ -79,6 +79,12 @@ def test_doctor_finds_all_well(host):
     (told,) = json.loads(done.stdout)["hosts"]
     assert [c for c in told["checks"] if not c["ok"] and c["severity"] == "error"] == []
     assert done.returncode == 0
+
+
+def test_the_probe_found_kvm_and_the_pods_guest_was_restored_by_it(host):
+    (sandbox,) = [p["sandbox_id"] for p in pods(host) if p["name"] == "demo"]
+    told = json.loads(on_host(host, MICROVM, "sandbox-info", sandbox))
+    assert (told["accelerator"], told["started_from"]) == ("kvm", "template"), told["notes"]
 
 
 def test_the_pods_programs_are_in_scopes_of_the_pods_own_slice(host):
