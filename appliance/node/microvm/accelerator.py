@@ -70,7 +70,7 @@ def _boots(image: Image, deadline_s: int) -> tuple[bool, str]:
         qemu.BINARY, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", "128M", "-M", "microvm,acpi=on,rtc=on",
         "-serial", "stdio", "-kernel", str(image.vmlinuz), "-initrd", str(image.initrd),
-        "-append", qemu.kernel_words("kvm", "casemate.probe"),
+        "-append", qemu.kernel_words(extra="casemate.probe"),
     ]
     # fmt: on
     start = time.monotonic()

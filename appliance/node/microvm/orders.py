@@ -25,6 +25,7 @@ class Plan:
     accelerator: str
     template: template.Template | None
     template_wanted: bool
+    coherent_volumes: bool
     notes: tuple[str, ...]
 
     def orders(self, config: dict, interface: dict) -> dict:
@@ -47,8 +48,9 @@ class Plan:
                 "machine_id": uuid.uuid4().hex,
                 "interface": interface,
                 "sysctl": config["linux"].get("sysctl") or {},
-                # Nobody changes the files of a running container's image; its volumes, they may.
-                "shares": {"share": "loose", "volumes": "mmap"},
+                # Nobody changes the files of a running container's image; its volumes, they may. From Linux 6.4 on,
+                # files of a share that lets programs map them for writing are cached while they are open.
+                "shares": {"share": "loose", "volumes": "none" if self.coherent_volumes else "mmap"},
             },
         }
 
@@ -99,12 +101,12 @@ def plan(config: dict) -> Plan:
     if guest_image is None:
         raise RuntimeFailure(f"there is no guest image below {image.IMAGES}; `casemate-microvm prepare` makes it")
     annotations = config.get("annotations") or {}
-    wanted = specs.resources(annotations)
+    wanted, wishes = specs.resources(annotations), specs.wishes(annotations)
     size = configured.size_for(wanted.memory, wanted.vcpus)
     chosen = accelerator.known(configured, guest_image) or accelerator.remembered()
     found, notes = None, []
-    template_wanted = size in configured.templates() and not specs.boots_cold(annotations)
+    template_wanted = size in configured.templates() and specs.BOOT not in wishes
     if template_wanted:
         found, why_not = template.find(guest_image, size, chosen, qemu.identity())
         notes = [] if found else [f"no good template of size {size.name}, so the guest booted cold: {why_not}"]
-    return Plan(configured, guest_image, size, chosen, found, template_wanted, tuple(notes))
+    return Plan(configured, guest_image, size, chosen, found, template_wanted, specs.VOLUMES in wishes, tuple(notes))

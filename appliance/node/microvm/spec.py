@@ -17,7 +17,9 @@ from .settings import MIB, RuntimeFailure
 
 CRI = "io.kubernetes.cri."
 OURS = "io.casemate.microvm/"
-BOOT = f"{OURS}boot"
+BOOT, VOLUMES = f"{OURS}boot", f"{OURS}volumes"
+ANNOTATIONS = {BOOT: "cold", VOLUMES: "coherent"}
+"""What a pod may ask of its microVM, and the one value that says other than the default."""
 
 GUEST_FILE_SYSTEMS = {"bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 """Types of mounts that need nothing of the host: crun makes them in the guest."""
@@ -75,15 +77,17 @@ def check_sandbox(spec: dict) -> str:
     return namespaces["network"]
 
 
-def boots_cold(annotations: dict[str, str]) -> bool:
-    """Tell whether the pod's annotation asks for a cold boot.
+def wishes(annotations: dict[str, str]) -> set[str]:
+    """Return those of ANNOTATIONS that the pod has.
 
     Raises RuntimeFailure for one that means nothing, so that a misspelt one is not taken for obeyed.
     """
-    for name, value in annotations.items():
-        if name.startswith(OURS) and (name, value) != (BOOT, "cold"):
-            raise RuntimeFailure(f"the pod's annotation {name}: {value} means nothing here; known is {BOOT}: cold")
-    return BOOT in annotations
+    ours = {name: value for name, value in annotations.items() if name.startswith(OURS)}
+    for name, value in ours.items():
+        if ANNOTATIONS.get(name) != value:
+            known = ", ".join(": ".join(pair) for pair in ANNOTATIONS.items())
+            raise RuntimeFailure(f"the pod's annotation {name}: {value} means nothing here; known are {known}")
+    return set(ours)
 
 
 def resources(annotations: dict[str, str]) -> Resources:

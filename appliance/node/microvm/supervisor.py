@@ -32,6 +32,8 @@ PR_SET_DUMPABLE = 4  # <linux/prctl.h>
 MOST_QUEUED = 8 * 1024 * 1024
 """Bytes that may wait for one client. The protocol's windows keep far below; a guest that ignores them loses it.
 While as many wait for the guest, nothing is read from its clients."""
+TELL_TIME_S = 60
+"""How often the guest is told the time: its clock drifts, and stands still while the host sleeps."""
 MOST_CLIENTS = 1024
 
 
@@ -145,10 +147,15 @@ class Router:
 
     def serve(self) -> None:
         """Forward until the guest ends."""
+        tell_time = time.monotonic() + TELL_TIME_S
         with contextlib.suppress(_GuestEnded):
             while True:
-                for key, events in self.selector.select():
+                for key, events in self.selector.select(max(0, tell_time - time.monotonic())):
                     key.data(events)
+                if time.monotonic() >= tell_time:
+                    tell_time = time.monotonic() + TELL_TIME_S
+                    # No client has the stream 0, so nobody waits for the reply.
+                    self._to_agent(protocol.call(0, "clock", time_ns=time.time_ns()))
         for client in list(self.clients.values()):
             client.connection.close()
         self.listener.close()

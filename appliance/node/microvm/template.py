@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from . import boot, qemu, store
+from . import boot, qemu, store, tsc
 from .image import Image, Report
 from .qemu import Machine
 from .settings import MIB, STATE, RuntimeFailure, Settings, Size
@@ -45,7 +45,7 @@ def key(image: Image, size: Size, accelerator: str, qemu_identity: str) -> str:
     sample = machine(image, size, accelerator).argv()
     parts = [image.key, size.memory_mib, size.vcpus, accelerator, qemu_identity, sample]
     if accelerator == "kvm":
-        parts += [os.uname().release, _host_cpu()]  # a guest saved with `-cpu host` fits only what it was saved on
+        parts += [os.uname().release, tsc.model()]  # a guest saved with `-cpu host` fits only what it was saved on
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -99,6 +99,7 @@ def machine(image: Image, size: Size, accelerator: str) -> Machine:
         vmlinuz=str(image.vmlinuz),
         initrd=str(image.initrd),
         rootfs=str(image.rootfs),
+        tsc_khz=None if accelerator == "kvm" else tsc.khz(),
         disk=str(image.disk),
         tap="tap0",
         shares=tuple((tag, f"/run/pod/{tag}") for tag in SHARES),
@@ -202,8 +203,3 @@ def _identity(file: Path) -> list[int]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _host_cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    return "\n".join(line for line in lines if line.split("\t")[0].strip() in ("model name", "flags", "microcode"))

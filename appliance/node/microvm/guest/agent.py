@@ -17,6 +17,7 @@ started  id (or a key)                  replies when the program runs and is att
 delete   id                             ``crun delete --force``
 dial     port                           connects to it on the guest's localhost, then input and output until EXIT
 pause, resume, update (resources)  id   what crun does under these names
+clock    time_ns                        brings the clock to the host's
 stats                                   what the guest and each of its containers use, see `Agent.call_stats`
 ======== ============================== ============================================================
 
@@ -60,6 +61,7 @@ PORT_NAME = "casemate"
 BUSYBOX = "/bin/busybox"
 CRUN = "/usr/bin/crun"
 LIBC = ctypes.CDLL(None, use_errno=True)
+STEP_CLOCK_NS = 1_000_000_000
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 CGROUPS = Path("/sys/fs/cgroup/pod")
@@ -483,6 +485,16 @@ class Agent:
         Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
         network.configure(interface)
         self._reply(stream, guest_kernel=os.uname().release)
+
+    def call_clock(self, stream: int, *, time_ns: int) -> None:
+        """Bring the clock to the host's, `time_ns`: gently, or at once where it is far off (the host slept)."""
+        offset = time_ns - time.time_ns()
+        if abs(offset) > STEP_CLOCK_NS:
+            time.clock_settime_ns(time.CLOCK_REALTIME, time_ns)
+        else:
+            seconds, nanoseconds = divmod(offset, 1_000_000_000)
+            LIBC.adjtime(struct.pack("ll", seconds, nanoseconds // 1000), None)
+        self._reply(stream)
 
     def call_create(self, stream: int, *, id: str, spec: dict, processes_of: str | None) -> None:
         """processes_of: a container's id, or "pod": whose PID namespace the new container joins; None: its own."""
