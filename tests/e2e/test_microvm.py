@@ -73,6 +73,12 @@ def test_two_guests_of_one_template_share_no_identity(seen):
     assert abs(int(clock) - seen["host_time"]) <= 2
 
 
+def test_a_guests_clock_runs_as_fast_as_its_hosts(seen):
+    clock = seen["clock"]
+    assert clock["host"] > 5 * clock["doubt"], "too busy a machine, or too short a run, to tell"
+    assert abs(clock["guest"] - clock["host"]) <= clock["doubt"] + 0.01 * clock["host"]
+
+
 def test_qemu_is_not_root(seen):
     assert seen["qemu_uid"] != 0
 

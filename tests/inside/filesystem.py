@@ -20,6 +20,12 @@ IMAGE = {"image": "localhost/casemate-test/python:1"}
 PROGRAM = Path(__file__).parent / "in_container/semantics.py"
 WORK = Path("/var/lib/casemate-test")  # a disk: /tmp may be memory, which has other rules
 
+TOGETHER = {
+    "runc": ("runc", {}),
+    "microvm": ("microvm", {}),
+    "coherent": ("microvm", {"io.casemate.microvm/volumes": "coherent"}),
+}
+
 
 def main():
     shutil.rmtree(WORK, ignore_errors=True)
@@ -28,7 +34,7 @@ def main():
     files, *wanted = sys.argv[1:]
     parts = {
         "semantics": lambda: {handler: semantics(handler, files) for handler in ("runc", "microvm")},
-        "together": lambda: {handler: together(handler) for handler in ("runc", "microvm")},
+        "together": lambda: {name: together(name, *how) for name, how in TOGETHER.items()},
         "limits": limits,
     }
     seen = {name: part() for name, part in parts.items() if name in (wanted or parts)}
@@ -88,11 +94,12 @@ class Peer:
         return f"!{answer['error']}" if "error" in answer else answer["value"]
 
 
-def together(handler):
+def together(name, handler, annotations):
     """Two pods, and two containers of the first, on one volume: what each sees of the others' doing."""
-    volume = WORK / f"shared-{handler}"
+    volume = WORK / f"shared-{name}"
     volume.mkdir()
-    first, second = Pod("first", handler=handler), Pod("second", handler=handler)
+    config = {"annotations": annotations}
+    first, second = Pod("first", handler=handler, config=config), Pod("second", handler=handler, config=config)
     volumes = [mount(volume, "/data")]
     one, near, far = Peer(first, 7001, volumes), Peer(first, 7002, volumes), Peer(second, 7001, volumes)
     for peer in (one, near, far):

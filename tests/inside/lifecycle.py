@@ -16,6 +16,14 @@ from appliance.node.pods.teardown import stop_container
 FETCH = "import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=10).read())"
 
 
+def guest_clock(container):
+    """Return the time in s of the host and of the guest at one moment, and how far that moment is uncertain."""
+    before = time.monotonic()
+    guest = float(execute(container, *sh("read up _ < /proc/uptime; echo $up"))[1])
+    after = time.monotonic()
+    return (before + after) / 2, guest, (after - before) / 2
+
+
 def main():
     shutil.rmtree("/tmp/casemate-test", ignore_errors=True)
     os.makedirs("/tmp/casemate-test")
@@ -46,6 +54,7 @@ def main():
 
     seen["exec"] = execute(web, *sh("echo one; echo two >&2; exit 7"))
     begin = time.monotonic()
+    clock = [guest_clock(web)]
     seen["exec_kernel"] = execute(web, *sh("uname -r"))[1].strip()
     seen["exec_in"] = round(time.monotonic() - begin, 2)
     seen["exec_identity"] = execute(
@@ -134,6 +143,9 @@ def main():
     seen["killed_sandbox_state"] = cri.call("PodSandboxStatus", pod_sandbox_id=other.id).status.state
     other.remove()
 
+    clock.append(guest_clock(web))
+    (host, guest, doubt), (later, guest_later, doubt_later) = clock
+    seen["clock"] = {"host": later - host, "guest": guest_later - guest, "doubt": doubt + doubt_later}
     seen["host_network"] = refusal(lambda: Pod("hostnet", namespaces={"network": 2}))
     seen["host_pid"] = refusal(lambda: Pod("hostpid", namespaces={"pid": 2}))
     big = Pod("big", memory=300 << 20, cpus=1)

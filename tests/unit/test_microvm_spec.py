@@ -96,17 +96,18 @@ def test_the_pods_network_namespace_is_found():
     assert spec.check_sandbox(SANDBOX) == "/run/netns/x"
 
 
-def test_a_pod_may_ask_for_a_cold_boot():
-    assert spec.boots_cold({"io.casemate.microvm/boot": "cold", "example.org/other": "x"}) is True
-    assert spec.boots_cold({"io.casemate.manifest-hash": "x"}) is False
+def test_a_pod_may_ask_for_a_cold_boot_and_for_coherent_volumes():
+    assert spec.wishes({"io.casemate.microvm/boot": "cold", "example.org/other": "x"}) == {spec.BOOT}
+    assert spec.wishes({"io.casemate.microvm/volumes": "coherent"}) == {spec.VOLUMES}
+    assert spec.wishes({"io.casemate.manifest-hash": "x"}) == set()
 
 
 @pytest.mark.parametrize(
     "annotation", [{"io.casemate.microvm/boot": "warm"}, {"io.casemate.microvm/size": "big"}], ids=str
 )
 def test_an_annotation_of_ours_that_means_nothing_is_refused_by_name(annotation):
-    with pytest.raises(RuntimeFailure, match=f"{next(iter(annotation))}.*known is io.casemate.microvm/boot: cold"):
-        spec.boots_cold(annotation)
+    with pytest.raises(RuntimeFailure, match=f"{next(iter(annotation))}.*known are io.casemate.microvm/boot: cold"):
+        spec.wishes(annotation)
 
 
 def test_the_guests_container_keeps_the_workload_and_drops_the_hosts_policies():
