@@ -40,6 +40,8 @@ OTHER_POD_TRIXIE = OTHER_POD | {
     "truncated": [1, "2"],
     "mapping_read": "\0\0\0",
 }
+# With the annotation io.casemate.microvm/volumes: coherent, nothing is cached, so nothing can be mapped for writing.
+COHERENT = OTHER_POD | {"mapping": "!ENODEV", "mapping_read": "\0\0\0"}
 
 
 @pytest.fixture(scope="module", params=["300", pytest.param("10000", marks=pytest.mark.full)], ids=["few", "many"])
@@ -78,6 +80,14 @@ def test_two_pods_see_each_others_files_at_once_but_not_their_locks(seen, deploy
     listed = OTHER_POD if deployed_host.release == "bookworm" else OTHER_POD_TRIXIE
     wanted = seen["together"]["runc"]["other_pod"] | listed
     assert found == {check: said for check, said in wanted.items() if check != "unix_socket"}
+
+
+def test_a_pod_that_asks_for_coherent_volumes_sees_open_files_too_but_cannot_map_them_for_writing(seen):
+    found = dict(seen["together"]["coherent"]["other_pod"])
+    wanted = seen["together"]["runc"]["other_pod"] | COHERENT
+    for answers in (found, wanted):
+        answers.pop("unix_socket")
+    assert found == wanted
 
 
 @pytest.mark.parametrize("handler", ["runc", "microvm"])

@@ -1,5 +1,6 @@
 """The supervisor's router, between a made-up agent and real clients."""
 
+import json
 import os
 import select
 import socket
@@ -131,3 +132,19 @@ def test_a_client_cannot_send_what_is_the_supervisors_or_the_guests_to_say(pod):
         client.sendall(protocol.frame(kind, 0, payload))
         assert client.recv(1) == b""
         assert frames(agent, 1)[0][0] == protocol.HANGUP  # the supervisor's own
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(supervisor, "TELL_TIME_S", 0.01)
+
+
+def test_the_guest_is_told_the_time_again_and_again_and_its_replies_are_nobodys(impatient, pod):
+    connect, agent, _, _ = pod
+    for _ in range(2):
+        kind, stream, payload = frames(agent, 1)[0]
+        told = json.loads(payload)
+        assert (kind, stream, told["op"]) == (protocol.CALL, 0, "clock")
+        assert abs(told["time_ns"] - time.time_ns()) < 60e9
+        agent.sendall(protocol.message(protocol.REPLY, 0, {"ok": True}))
+    connect().sendall(protocol.call(0, "ping"))
