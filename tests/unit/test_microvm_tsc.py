@@ -1,15 +1,18 @@
 """The time stamp counter's frequency: measured once, and told to emulated guests."""
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from appliance.node.microvm import qemu, tsc
+from appliance.node.microvm import qemu, store, tsc
 
 
 @pytest.fixture(autouse=True)
 def answer(tmp_path, monkeypatch):
     monkeypatch.setattr(tsc, "ANSWER", tmp_path / "tsc.json")
+    monkeypatch.setattr(store, "STATE", tmp_path)
     return tsc.ANSWER
 
 
@@ -29,3 +32,10 @@ def test_it_is_measured_once_a_processor(answer, monkeypatch):
 def test_only_an_emulated_guest_is_told():
     assert "tsc_early_khz=7 tsc=reliable" in qemu.kernel_words(7)
     assert "tsc" not in qemu.kernel_words()
+
+
+def test_those_who_ask_at_once_get_one_answer(monkeypatch):
+    values = iter(range(1, 100))
+    monkeypatch.setattr(tsc, "measure", lambda: time.sleep(0.05) or next(values))
+    with ThreadPoolExecutor() as pool:
+        assert set(pool.map(lambda _: tsc.khz(), range(8))) == {1}

@@ -20,12 +20,20 @@ RDTSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")  # rdtsc; shl rdx, 32; or rax, 
 
 def khz() -> int:
     """Return the counter's frequency in kHz, measured once a processor: it is part of what a template depends on."""
-    answer = store.read_json(ANSWER)
     processor = model()
-    if not answer or answer["processor"] != processor:
+    if known := _known(processor):
+        return known
+    with store.making("tsc"):  # two measurements differ by a little, and with them all that depends on it
+        if known := _known(processor):
+            return known
         answer = {"processor": processor, "khz": measure()}
         store.write_json(ANSWER, answer)
-    return answer["khz"]
+        return answer["khz"]
+
+
+def _known(processor: str) -> int | None:
+    answer = store.read_json(ANSWER)
+    return answer["khz"] if answer and answer["processor"] == processor else None
 
 
 def measure(seconds: float = 0.2) -> int:
