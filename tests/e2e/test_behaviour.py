@@ -176,24 +176,24 @@ DIFFERENCES = {
 }
 
 
-@functools.cache
-def seen(host, handler: str) -> dict:
-    """What all cases show with `handler`; they run once."""
-    return inside(host, "behaviour", handler, timeout=1800)
+@pytest.fixture(scope="module")
+def seen(deployed_host):
+    """A function that returns what all cases show with a handler; they run once."""
+    return functools.cache(lambda handler: inside(deployed_host, "behaviour", handler, timeout=1800))
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
 @pytest.mark.parametrize("case", EXPECTED)
-def test_behaviour(deployed_host, case, handler):
+def test_behaviour(seen, case, handler):
     expected = EXPECTED[case]
     if handler == "microvm" and case in DIFFERENCES:
         expected, _why = DIFFERENCES[case]
-    assert seen(deployed_host, handler)[case] == expected
+    assert seen(handler)[case] == expected
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-def test_every_case_has_its_expectation(deployed_host, handler):
-    assert set(seen(deployed_host, handler)) == set(EXPECTED)
+def test_every_case_has_its_expectation(seen, handler):
+    assert set(seen(handler)) == set(EXPECTED)
 
 
 def test_every_difference_is_one():
