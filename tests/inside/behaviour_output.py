@@ -94,7 +94,7 @@ def case_terminal(pod):
     heard(pod, "terminal", "ready")
     session = streaming.attach(cri, identifier, stdin=True, terminal=True)
     session.resize(33, 77)
-    said = talk(session, b"", b"err")
+    said = talk(session, b"", b"err\r\n")
     session.resize(44, 88)
     said += talk(session, b"b\r", b"44 88\r\n")
     said += talk(session, b"typed\r", b"typed\r\ntyped")
