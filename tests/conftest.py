@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,9 @@ def on_host(host: Host, *command: str, check: bool = True, stdin: str | None = N
 
 
 INSIDE = ROOT / "tests/inside"
+
+# Whoever started us in the background may have had Ctrl-C ignored, which the commands under test would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def inside(host: Host, script: str, *arguments: str, timeout: float = 600) -> dict:
