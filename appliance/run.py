@@ -62,27 +62,17 @@ def run_playbook(
             preexec_fn=die_with_parent,
         )
     os.close(write_end)
-
-    def interrupt(number: int, frame: object) -> None:
-        # Told at once: an exception alone may be lost, where it meets code that can have none (a finalizer).
-        translator.outcome.interrupted = True
-        _signal(process, signal.SIGINT)
-        raise KeyboardInterrupt
-
-    # a polite end of ours is an interruption of the run, too: it may finish its tasks and let go of locks
-    before = [(number, signal.signal(number, interrupt)) for number in (signal.SIGINT, signal.SIGTERM)]
+    # a polite end of ours is an interruption of the run: it may finish its tasks and let go of locks
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         _follow(read_end, translator, on_event)
         process.wait()
     except KeyboardInterrupt:
+        translator.outcome.interrupted = True
         _end(process)
     except BaseException:  # nobody reads our events any more (`deploy -o json | head -1`)
-        _signal(process, signal.SIGINT)
         _end(process)
         raise
-    finally:
-        for number, handler in before:
-            signal.signal(number, handler)
     outcome = translator.outcome
     if not outcome.finished and not outcome.interrupted and not any(h.seen for h in outcome.hosts.values()):
         raise CasemateError(
@@ -146,16 +136,15 @@ def _tail(log: Path) -> str:
     return "\n".join(lines[-8:])
 
 
-def _signal(process: subprocess.Popen, number: int) -> None:
-    """Send a signal to the run's process group."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _end(process: subprocess.Popen) -> None:
-    """Wait for the end of a run that was asked to; insist after ten seconds."""
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(10)
-        return
-    _signal(process, signal.SIGKILL)
-    process.wait()
+    """Ask the run's process group to end as Ctrl-C does; insist after ten seconds."""
+    for number, patience in ((signal.SIGINT, 10), (signal.SIGKILL, 5)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+            return
