@@ -117,6 +117,7 @@ def stations_of_the_host(ends):
     run("ip", "link", "set", "out0", "up")
     run("ip", "-n", "outside", "addr", "add", f"{OUTSIDE}/24", "dev", "out1")
     run("ip", "-n", "outside", "addr", "add", f"{OUTSIDE6}/64", "dev", "out1", "nodad")
+    run("ip", "-n", "outside", "link", "set", "lo", "up")
     run("ip", "-n", "outside", "link", "set", "out1", "up")
     run("ip", "-n", "outside", "route", "add", "default", "via", HOST)
     run("ip", "-n", "outside", "-6", "route", "add", "default", "via", HOST6)
