@@ -9,8 +9,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+import yaml
 
-from tests.conftest import appliance, on_host
+from tests.conftest import ROOT, appliance, on_host
 from tests.e2e.conftest import events
 from tests.e2e.kill import running, wait_for_task
 
@@ -120,7 +121,8 @@ def test_an_unreachable_host_does_not_hold_up_the_others(deployed_host, tmp_path
     ghost = deployed_host.vars | elsewhere
     hosts = {deployed_host.name: deployed_host.vars, "ghost": ghost}
     inventory = tmp_path / "site.yml"
-    inventory.write_text(json.dumps({"appliance": {"hosts": hosts, "vars": {"pods_demo": True}}}))
+    declared = yaml.safe_load((ROOT / "inventories/lab/site.yml").read_text())["appliance"]["vars"]
+    inventory.write_text(json.dumps({"appliance": {"hosts": hosts, "vars": declared}}))
     done = appliance("deploy", "-i", str(inventory), "-o", "json")
     assert done.returncode == 4
     states = {h["name"]: h["state"] for h in events(done.stdout)[-1]["hosts"]}
