@@ -41,7 +41,7 @@ OTHER_POD_TRIXIE = OTHER_POD | {
     "mapping_read": "\0\0\0",
 }
 # With the annotation io.casemate.microvm/volumes: coherent, nothing is cached, so nothing can be mapped for writing.
-COHERENT = OTHER_POD | {"mapping": "!ENODEV", "mapping_read": "\0\0\0"}
+COHERENT = OTHER_POD | {"mapping": "!EINVAL", "mapping_read": "\0\0\0"}
 
 
 @pytest.fixture(scope="module", params=["300", pytest.param("10000", marks=pytest.mark.full)], ids=["few", "many"])
