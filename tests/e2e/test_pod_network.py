@@ -73,8 +73,11 @@ def test_port_forward_where_nobody_listens_is_an_error(seen):
 
 @pytest.mark.parametrize("mtu", ["1300", "9000"])
 def test_the_networks_packet_size_is_the_guests_too(seen, mtu):
+    # Where packets of a bridge pass iptables, the kernel joins fragments and cannot take them apart for more than
+    # 1500 bytes (IpFragFails): between any two pods, so it is no matter of the handler.
+    fragments = mtu == "1300"
     assert seen["sizes"][mtu] == {
-        handler: {"mtu": int(mtu), "tcp": True, "fragments": True, "segmentation": True} for handler in HANDLERS
+        handler: {"mtu": int(mtu), "tcp": True, "fragments": fragments, "segmentation": True} for handler in HANDLERS
     }
 
 
