@@ -109,19 +109,25 @@ def look(mib, ends):
 
 def stations_of_the_host(ends):
     """Peers on the host, and in a namespace that is a machine outside of it."""
-    run("ip", "netns", "add", "outside")
-    ends.callback(run, "ip", "netns", "del", "outside")
-    run("ip", "link", "add", "out0", "type", "veth", "peer", "name", "out1", "netns", "outside")
+    # held by a process, not by a name: `ip netns add` makes a mount that stays after the last name is gone
+    holder = subprocess.Popen(["unshare", "--net", "sleep", "infinity"])
+    ends.callback(holder.wait)
+    ends.callback(holder.kill)
+    namespace = f"/proc/{holder.pid}/ns/net"
+    while os.readlink(namespace) == os.readlink("/proc/self/ns/net"):
+        time.sleep(0.05)
+    inside = ["nsenter", f"--net={namespace}"]
+    run("ip", "link", "add", "out0", "type", "veth", "peer", "name", "out1", "netns", str(holder.pid))
     run("ip", "addr", "add", f"{HOST}/24", "dev", "out0")
     run("ip", "addr", "add", f"{HOST6}/64", "dev", "out0", "nodad")
     run("ip", "link", "set", "out0", "up")
-    run("ip", "-n", "outside", "addr", "add", f"{OUTSIDE}/24", "dev", "out1")
-    run("ip", "-n", "outside", "addr", "add", f"{OUTSIDE6}/64", "dev", "out1", "nodad")
-    run("ip", "-n", "outside", "link", "set", "lo", "up")
-    run("ip", "-n", "outside", "link", "set", "out1", "up")
-    run("ip", "-n", "outside", "route", "add", "default", "via", HOST)
-    run("ip", "-n", "outside", "-6", "route", "add", "default", "via", HOST6)
-    for prefix in ([], ["ip", "netns", "exec", "outside"]):
+    run(*inside, "ip", "addr", "add", f"{OUTSIDE}/24", "dev", "out1")
+    run(*inside, "ip", "addr", "add", f"{OUTSIDE6}/64", "dev", "out1", "nodad")
+    run(*inside, "ip", "link", "set", "lo", "up")
+    run(*inside, "ip", "link", "set", "out1", "up")
+    run(*inside, "ip", "route", "add", "default", "via", HOST)
+    run(*inside, "ip", "-6", "route", "add", "default", "via", HOST6)
+    for prefix in ([], inside):
         station = subprocess.Popen([*prefix, sys.executable, "-B", str(WORK / "peer.py")])
         ends.callback(station.wait)
         ends.callback(station.kill)
@@ -302,7 +308,8 @@ def card(station):
 def sizes(mtu):
     """A pod of each handler on a network of its own with packets of this size, sending to the other."""
     bridge = {"type": "bridge", "bridge": "size0", "mtu": mtu, "isGateway": True,
-              "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.99.0.0/24"}]]}}  # fmt: skip
+              "ipam": {"type": "host-local", "dataDir": str(WORK / "ipam"),
+                       "ranges": [[{"subnet": "10.99.0.0/24"}]]}}  # fmt: skip
     config = CONFIG.with_name("00-test.conflist")
     config.write_text(json.dumps({"cniVersion": "1.0.0", "name": f"size{mtu}", "plugins": [bridge]}))
     time.sleep(2)  # until the engine has taken it
