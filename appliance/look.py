@@ -29,7 +29,7 @@ def ask(
     )
     answers = []
     for host in inventory.hosts:
-        text = outcome.reports.get(host.name, {}).get("Ask the host" if playbook == "look" else "Measure")
+        text = outcome.reports.get(host.name, {}).get("Ask the host")
         if text is None:
             health = "unreachable" if outcome.hosts[host.name].unreachable else "unknown"
             answers.append({"name": host.name, "health": health, "error": problems.get(host.name, "")})

@@ -89,6 +89,13 @@ def test_a_refusal_is_in_the_log_that_the_engine_reads(fake_runc, tmp_path):
     assert entry["level"] == "error" and "belongs to no pod" in entry["msg"]
 
 
+def test_a_pod_whose_sandbox_has_no_id_is_refused_before_its_path_is_touched(fake_runc, tmp_path):
+    annotations = {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "../x"}
+    (tmp_path / "config.json").write_text(json.dumps({"annotations": annotations}))
+    done = run(["create", "--bundle", str(tmp_path), "ID"], fake_runc)
+    assert done.returncode == 1 and "'../x' is no id" in done.stderr
+
+
 def test_verbs_that_would_lose_the_guest_are_refused(fake_runc):
     done = run(["checkpoint", "ID"], fake_runc)
     assert done.returncode == 1 and "checkpoint" in done.stderr

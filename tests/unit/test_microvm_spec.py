@@ -80,12 +80,6 @@ def test_a_container_outside_a_pod_is_refused_with_the_way_out():
         spec.kind({"annotations": {}})
 
 
-def test_an_id_that_is_a_path_is_refused():
-    annotations = SANDBOX["annotations"] | {"io.kubernetes.cri.sandbox-id": "../../etc"}
-    with pytest.raises(RuntimeFailure, match="no id of a sandbox"):
-        spec.kind({"annotations": annotations})
-
-
 @pytest.mark.parametrize(("name", "field"), [("network", "hostNetwork"), ("pid", "hostPID"), ("ipc", "hostIPC")])
 def test_a_namespace_of_the_host_is_refused_by_the_name_users_know(name, field):
     with pytest.raises(RuntimeFailure, match=f"{field}.*runtimeClassName: runc"):

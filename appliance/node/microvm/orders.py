@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import stat
 import uuid
@@ -35,7 +36,7 @@ class Plan:
             memory = {"memory_file": f"{jails.TEMPLATE}/memory", "memory_read_only": self.template.read_only}
             found = {"memory": memory, "devices": f"{jails.TEMPLATE}/devices"}
         return {
-            "machine": dataclasses.asdict(self._machine()),
+            "machine": dataclasses.asdict(self._machine),
             "template": found,
             "template_wanted": self.template_wanted,
             "size": self.size.name,
@@ -67,9 +68,10 @@ class Plan:
             uid=sandbox.uid,
             devices=self._devices(sandbox.uid),
             argv=argv,
-            machine=self._machine(),
+            machine=self._machine,
         )
 
+    @functools.cached_property
     def _machine(self) -> qemu.Machine:
         inside = dataclasses.replace(self.image, directory=Path(jails.GUEST))
         return dataclasses.replace(template.machine(inside, self.size, self.accelerator), disk=jails.DISK)

@@ -173,10 +173,9 @@ def _processes_of(call: Call, config: dict, sandbox: Sandbox) -> str | None:
         return None
     wanted = Path(path).readlink()
     for container in sandbox.containers():
-        state = subprocess.run([RUNC, *_globals(call), "state", container], capture_output=True, text=True)
-        if state.returncode == 0 and (pid := json.loads(state.stdout)["pid"]):
+        if (state := _state(call, container)) and state["pid"]:
             with contextlib.suppress(OSError):
-                if Path(f"/proc/{pid}/ns/pid").readlink() == wanted:
+                if Path(f"/proc/{state['pid']}/ns/pid").readlink() == wanted:
                     return container
     return "pod"
 
@@ -365,8 +364,14 @@ def _runc_state(call: Call) -> Path:
 
 def _stopped(call: Call) -> bool:
     """Tell whether the process that runc started for this container has ended."""
-    state = subprocess.run([RUNC, *_globals(call), "state", call.id], capture_output=True, text=True)
-    return state.returncode != 0 or json.loads(state.stdout)["status"] == "stopped"
+    state = _state(call, call.id)
+    return state is None or state["status"] == "stopped"
+
+
+def _state(call: Call, container: str) -> dict | None:
+    """Return what `runc state` says of a container, or None when runc has none of that id."""
+    done = subprocess.run([RUNC, *_globals(call), "state", container], capture_output=True, text=True)
+    return json.loads(done.stdout) if done.returncode == 0 else None
 
 
 def _exec_ended(call: Call) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import re
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
@@ -55,8 +54,6 @@ def kind(spec: dict) -> tuple[str, str]:
             "this container belongs to no pod (it lacks the annotations io.kubernetes.cri.container-type and "
             "-sandbox-id), and a microVM holds a pod: run it as a pod, or with the runtime runc"
         )
-    if not re.fullmatch(r"\w[\w+.-]*", sandbox):
-        raise RuntimeFailure(f"{sandbox!r} is no id of a sandbox")
     return what, sandbox
 
 
@@ -65,10 +62,7 @@ def check_sandbox(spec: dict) -> str:
 
     Raises RuntimeFailure naming what a microVM cannot give.
     """
-    namespaces = {n["type"]: n.get("path") for n in spec["linux"].get("namespaces", [])}
-    for name, field in (("network", "hostNetwork"), ("pid", "hostPID"), ("ipc", "hostIPC")):
-        if name not in namespaces:
-            raise RuntimeFailure(f"a microVM cannot have {field}: its pod needs runtimeClassName: runc")
+    namespaces = _own_namespaces(spec["linux"])
     if "user" in namespaces:
         raise RuntimeFailure("a microVM cannot have a user namespace of the host: its pod needs runtimeClassName: runc")
     fields.take(spec)
@@ -114,7 +108,7 @@ def in_guest(spec: dict, container: str, name: Callable[[str, bool, bool], str])
     new["root"]["path"] = f"/run/disk/{container}/root"
     linux = new["linux"]
     linux["cgroupsPath"] = f"/pod/{container}"
-    linux["namespaces"] = _guest_namespaces(linux.get("namespaces", []))
+    linux["namespaces"] = _guest_namespaces(linux)
     # Else cgroup v2 gives a container that asks for nothing 2.5 times the weight of one that asks for a processor.
     cpu = linux.setdefault("resources", {}).setdefault("cpu", {})
     cpu["shares"] = cpu.get("shares") or 1024
@@ -167,12 +161,17 @@ def _check_mount(mount: dict) -> None:
     raise RuntimeFailure(f"mounts: {mount['destination']}: {problem}; the pod needs runtimeClassName: runc")
 
 
-def _guest_namespaces(namespaces: list[dict]) -> list[dict]:
-    """Return the namespaces a container gets in its guest: the pod's are the guest's own."""
-    given = {n["type"] for n in namespaces}
+def _own_namespaces(linux: dict) -> dict[str, str | None]:
+    """Return the path of each namespace by its type. Raises RuntimeFailure where the host's would be shared."""
+    namespaces = {n["type"]: n.get("path") for n in linux.get("namespaces", [])}
     for name, field in (("network", "hostNetwork"), ("pid", "hostPID"), ("ipc", "hostIPC")):
-        if name not in given:
+        if name not in namespaces:
             raise RuntimeFailure(f"a microVM cannot have {field}: its pod needs runtimeClassName: runc")
-    if extra := given - {"network", "pid", "ipc", "uts", "mount", "cgroup"}:
+    return namespaces
+
+
+def _guest_namespaces(linux: dict) -> list[dict]:
+    """Return the namespaces a container gets in its guest: the pod's are the guest's own."""
+    if extra := _own_namespaces(linux).keys() - {"network", "pid", "ipc", "uts", "mount", "cgroup"}:
         raise RuntimeFailure(f"a microVM cannot have a {extra.pop()} namespace: its pod needs runtimeClassName: runc")
     return [{"type": name} for name in ("pid", "mount", "cgroup")]

@@ -9,7 +9,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,13 +36,8 @@ def execute(cri: Cri, pod: str, container: str | None, command: list[str], *, st
     target = find(cri, pod, container)
     session = streaming.execute(cri, target.id, command, stdin=stdin, terminal=terminal)
     begun = time.clock_gettime(time.CLOCK_BOOTTIME)
-    _exit_on_signals()
-    try:
-        return streaming.interact(session, stdin=stdin, terminal=terminal)
-    except (KeyboardInterrupt, SystemExit, BrokenPipeError) as reason:
-        # The engine lets a program run on whose caller has gone, for ever if it is a shell.
-        _end_program(cri, target.id, begun)
-        return _code(reason)
+    # The engine lets a program run on whose caller has gone, for ever if it is a shell.
+    return _interact(session, stdin, terminal, when_left=lambda: _end_program(cri, target.id, begun))
 
 
 def attach(cri: Cri, pod: str, container: str | None, *, stdin: bool) -> int:
@@ -54,22 +49,22 @@ def attach(cri: Cri, pod: str, container: str | None, *, stdin: bool) -> int:
     if stdin and not config.get("stdin"):
         raise NoSuchPod(f"container {target.metadata.name} of pod {pod} takes no input: its manifest lacks stdin: true")
     session = streaming.attach(cri, target.id, stdin=stdin, terminal=terminal)
-    _exit_on_signals()
+    return _interact(session, stdin, terminal)
+
+
+def _interact(
+    session: streaming.Session, stdin: bool, terminal: bool, when_left: Callable[[], None] = lambda: None
+) -> int:
+    """Carry input and output until the program ends; its exit code, or 128 + n when we are to leave before."""
+    for number in (signal.SIGTERM, signal.SIGHUP):  # an exit that puts the terminal back
+        signal.signal(number, lambda n, _: sys.exit(128 + n))
     try:
         return streaming.interact(session, stdin=stdin, terminal=terminal)
     except (KeyboardInterrupt, SystemExit, BrokenPipeError) as reason:
-        return _code(reason)
-
-
-def _exit_on_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGHUP):  # an exit that puts the terminal back
-        signal.signal(number, lambda n, _: sys.exit(128 + n))
-
-
-def _code(reason: BaseException) -> int:
-    if isinstance(reason, SystemExit):
-        return reason.code
-    return 128 + (signal.SIGINT if isinstance(reason, KeyboardInterrupt) else signal.SIGPIPE)
+        when_left()
+        if isinstance(reason, SystemExit):
+            return reason.code
+        return 128 + (signal.SIGINT if isinstance(reason, KeyboardInterrupt) else signal.SIGPIPE)
 
 
 def _end_program(cri: Cri, container_id: str, begun: float) -> None:
