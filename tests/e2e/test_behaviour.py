@@ -38,6 +38,7 @@ EXPECTED = {
         "deaf": [2, 137, "Error"],
     },
     "every_signal": [],
+    "a_stopped_program": {"codes": [0, 0], "held": True, "goes_on": True},
     "removal": {"name_was_taken": True, "listed": False, "gone": True, "anew": 5},
     "listing": {
         "id": [True, False], "pod": [True, True], "label": [False, True], "nothing": [False, False],

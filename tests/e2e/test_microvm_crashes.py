@@ -43,6 +43,7 @@ def judge(rows: list[dict]) -> None:
         if state in ("creating", "starting"):  # at a random moment: what was made is whole, or refused with a reason
             assert row["hit"] or row["error"] is None, row
             assert row["code"] != 0, row
+            assert not row.get("in_guest"), row
             continue
         assert row["hit"], row
         if state == "frozen":  # nothing has ended yet; what matters is that it could be removed, within CRI's deadline

@@ -156,7 +156,7 @@ def guest(raw: bytes) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         os.set_blocking(ours.fileno(), False)
-        tested = Agent(theirs.fileno())
+        tested = Agent(theirs.fileno(), disk="")
         try:
             ours.sendall(frames(atheris.FuzzedDataProvider(raw)))
             _turn(tested)

@@ -107,6 +107,21 @@ def case_every_signal(pod):
     return sorted(set(signals) - caught)
 
 
+def case_a_stopped_program(pod):
+    """SIGSTOP holds the program, and SIGCONT lets it go on."""
+    identifier = run(pod, "i=0; while :; do i=$((i+1)); echo $i > /count; sleep 0.05; done", name="held")
+    execute(identifier, "/bin/sh", "-c", "until [ -s /count ]; do sleep 0.1; done")
+    codes = [runtime(pod, "kill", identifier, "SIGSTOP").returncode]
+    first = execute(identifier, "cat", "/count")[1]
+    later = execute(identifier, "/bin/sh", "-c", "sleep 0.5; cat /count")[1]
+    codes.append(runtime(pod, "kill", identifier, "SIGCONT").returncode)
+    changed = execute(
+        identifier, "/bin/sh", "-c", f"while [ \"$(cat /count)\" = '{later.strip()}' ]; do sleep 0.1; done"
+    )
+    cri.call("StopContainer", 60, container_id=identifier, timeout=0)
+    return {"codes": codes, "held": first == later, "goes_on": changed[0] == 0}
+
+
 def case_removal(pod):
     """A running container is removed; again is no error; nothing of it is listed; its name is free again."""
     config = {"metadata": {"name": "same", "attempt": 0}}

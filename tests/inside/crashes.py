@@ -3,7 +3,8 @@
 usage: crashes SEED (plain|all)
 
 One row a case: {"case": "STATE VICTIM", "hit": bool, "code": exit code or null, "error": text or null, "ready": bool,
-"reported_s", "removed_s", "left": what is there that was not before}. Times are seconds from the SIGKILL (the call to
+"reported_s", "removed_s", "left": what is there that was not before,
+"in_guest": containers that a call which failed left in the guest}. Times are seconds from the SIGKILL (the call to
 remove). "code" null with "error" null means that the container runs on.
 """
 
@@ -21,6 +22,7 @@ from pathlib import Path
 from cri_pods import Pod, as_user, cmdline, cri, execute, sh, status
 from traces import added, settled, traces
 
+from appliance.node.microvm.sandboxes import Sandbox
 from appliance.node.pods.cri import CriError
 
 RUNC = ["runc", "--root", "/run/containerd/runc/k8s.io"]
@@ -231,7 +233,17 @@ def starting(name, delay):
     case.row["error"] = thread.error
     if thread.error is None and case.row["hit"] and name not in ("runtime", "runc"):
         case.outcome()
+    if thread.error and name in ("runtime", "runc"):
+        case.row["in_guest"] = left_in_guest(case.pod.id)
     return case.finish()
+
+
+def left_in_guest(sandbox):
+    """The containers that a pod's guest still has, after a while for those that are on their way out."""
+    end = time.monotonic() + LIMIT
+    while (there := list(Sandbox(sandbox).stats()["containers"])) and time.monotonic() < end:
+        time.sleep(0.2)
+    return there
 
 
 def creating(name, delay):

@@ -1,5 +1,6 @@
 """Runs on an appliance: pods and containers made through CRI there, for the scripts beside this file."""
 
+import contextlib
 import glob
 import json
 import os
@@ -143,4 +144,8 @@ def cmdline(pid):
 def sandbox_of(pid):
     """Return the sandbox whose user this process runs as, or None."""
     uid = os.stat(f"/proc/{pid}").st_uid
-    return next((sandbox.id for sandbox in all_sandboxes() if sandbox.uid == uid), None)
+    for sandbox in all_sandboxes():
+        with contextlib.suppress(FileNotFoundError):  # it is being removed
+            if sandbox.uid == uid:
+                return sandbox.id
+    return None

@@ -60,7 +60,7 @@ def run(argv, environment):
 
 @pytest.mark.parametrize("argv", [
     "--root /r state ID", "--root=/r --log /l --log-format json kill ID 15", "--version", "features",
-    "ps --format json ID", "--systemd-cgroup state ID", "--root state --log kill list",
+    "ps --format json ID", "--systemd-cgroup state ID", "--root state --log kill list", "kill ID SIGCONT",
 ])  # fmt: skip
 def test_what_is_runcs_alone_is_left_to_runc_with_its_exit_code(fake_runc, argv):
     done = run(argv.split(), fake_runc)
@@ -76,7 +76,8 @@ def test_what_is_asked_often_does_not_start_python(fake_runc, tmp_path, argv):
     launcher.write_text(LAUNCHER.read_text().replace("/usr/bin/python3", str(python)))
     done = subprocess.run(["sh", launcher, *argv.split()], env=fake_runc, capture_output=True, text=True)
     assert (done.stdout, done.returncode) == (f"runc {argv}\n", 7)
-    assert subprocess.run(["sh", launcher, "--root", "state", "delete", "kill"], env=fake_runc).returncode == 99
+    for other in ("--root state delete kill", "kill ID 19", "--root /r kill --all ID SIGSTOP"):
+        assert subprocess.run(["sh", launcher, *other.split()], env=fake_runc).returncode == 99
 
 
 def test_a_refusal_is_in_the_log_that_the_engine_reads(fake_runc, tmp_path):

@@ -102,6 +102,12 @@ def test_an_id_in_use_is_refused_and_its_owner_untouched(run, tmp_path):
     assert owner.share.is_dir()
 
 
+def test_two_pods_never_have_one_user(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sandboxes, "UIDS", 3)
+    users = {killed(run, name, jail(tmp_path, name)).uid for name in ("a", "b", "c")}
+    assert users == {sandboxes.FIRST_UID + n for n in range(3)}
+
+
 @pytest.mark.parametrize("name", ["../x", "", ".", "..", "a/b", ".hidden", "a b", "a\n", "ä"])
 def test_a_name_that_is_no_id_never_becomes_a_path(name):
     with pytest.raises(RuntimeFailure, match="is no id of a container"):

@@ -62,14 +62,14 @@ class Machine:
             "-M", machine, "-serial", "stdio",
             "-kernel", self.vmlinuz, "-initrd", self.initrd, "-append", kernel_words(self.tsc_khz),
             "-drive", f"if=none,id=root,format=raw,readonly=on,file={self.rootfs}",
-            "-device", "virtio-blk-device,drive=root",
+            "-device", "virtio-blk-device,drive=root,serial=root",  # by which the guest tells its disks apart
             "-device", "virtio-rng-device",
             "-device", "virtio-serial-device",
         ]
         if self.disk:
             # What is on it ends with the pod, so nothing of it need survive the host: cache=unsafe.
             argv += ["-drive", f"if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={self.disk}",
-                     "-device", "virtio-blk-device,drive=disk"]
+                     "-device", "virtio-blk-device,drive=disk,serial=disk"]
         if self.memory_file:
             backend = f"memory-backend-file,id=memory,size={self.memory_mib}M,mem-path={self.memory_file}"
             backend += f",share={'on' if self.memory_shared else 'off'}"

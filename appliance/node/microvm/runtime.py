@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,7 @@ VERB_WITH_VALUE = {
     "--bundle", "-b", "--pid-file", "--console-socket", "--preserve-fds", "--process", "-p", "--resources", "-r",
     "--format", "-f", "--interval",
 }  # fmt: skip
+STOP = {"19", "SIGSTOP", "STOP"}
 REFUSED = {"checkpoint", "restore", "run"}
 
 
@@ -45,6 +47,7 @@ class Call:
             position = self._take(argv, position + 1, VERB_WITH_VALUE, self.options)
         if position < len(argv):
             self.id = argv[position]
+        self.rest = argv[position + 1 :]
 
     @staticmethod
     def _take(argv: list[str], position: int, with_value: set[str], into: dict[str, str]) -> int:
@@ -66,7 +69,7 @@ def main(argv: list[str]) -> int:
     call = Call(argv)
     ours = {
         "create": create, "start": start, "delete": delete, "exec": execute,
-        "pause": pause, "resume": resume, "update": update,
+        "pause": pause, "resume": resume, "update": update, "kill": stop if STOP & set(call.rest) else None,
     }.get(call.verb)  # fmt: skip
     if ours is None and call.verb not in REFUSED:
         os.execvp(RUNC, [RUNC, *argv])  # noqa: S606 (an argument list, no shell)
@@ -303,6 +306,12 @@ def resume(call: Call) -> int:
     code = _runc(call.argv)
     _sandbox_of(call).call("resume", id=call.id)
     return code
+
+
+def stop(call: Call) -> int:
+    """Stop the program in the guest by SIGSTOP, the one signal that its stand-in, stopped by it, could not pass on."""
+    _sandbox_of(call).call("signal", id=call.id, number=signal.SIGSTOP)
+    return 0
 
 
 def update(call: Call) -> int:

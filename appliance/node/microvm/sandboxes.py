@@ -7,6 +7,7 @@
 ``volumes``  one bind mount a volume, for all the containers that have it; exported to the guest
 ``users``    one file a container: the names of its volumes
 ``netns``    a file with the path of the pod's network namespace
+``uid``      the number of the user and group of this pod's QEMU, supervisor and stand-ins, and of no other pod's
 ``template`` a link to the template that the guest was to start from, where there was one
 ``runc``     a link to runc's state of the jail
 ``release``  a link to the release of these programs that made the sandbox, and serves it to its end
@@ -66,8 +67,18 @@ class Sandbox:
 
     @property
     def uid(self) -> int:
-        """The user and group of this pod's QEMU, supervisor and stand-ins, and of no other pod's."""
-        return FIRST_UID + int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:4]) % UIDS
+        return int((self.directory / "uid").read_text())
+
+    def _take_uid(self) -> None:
+        """Choose a user that no other sandbox has, by the id, lest the next pod should get the last one's."""
+        taken = set()
+        for other in all_sandboxes():
+            with contextlib.suppress(FileNotFoundError):
+                taken.add(other.uid)
+        uid = int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:4])
+        while FIRST_UID + uid % UIDS in taken:
+            uid += 1
+        (self.directory / "uid").write_text(str(FIRST_UID + uid % UIDS))
 
     def make(self, runc_state: Path, empty_disk: Path) -> None:
         """Make the directories and a copy of `empty_disk`, and hold them while this process lives.
@@ -84,6 +95,7 @@ class Sandbox:
             except FileExistsError:
                 raise RuntimeFailure(f"container with id {self.id} exists already") from None
             self.runc.symlink_to(runc_state)
+            self._take_uid()
             self.hold()
         self.release.symlink_to(RELEASE)
         for directory in (self.ctl, self.share, self.volumes, self.users):

@@ -7,8 +7,8 @@ call     takes                          does
 ======== ============================== ============================================================
 ping                                    tells that the guest is up
 configure see `Agent.call_configure`    gives a fresh or restored guest its identity and network
-create   id, spec (OCI config.json),    ``crun create``: the container is there, its program not yet running
-         processes_of
+create   id, spec (OCI config.json),    ``crun create``: the container is there, its program not yet running; it goes
+         processes_of                   when the caller goes before it is there
 exec     id, process (OCI process)      ``crun exec``; replies with the program's ``key`` when it runs, and ends it when
                                         the caller goes before anybody has attached to it
 attach   key (a container's id, or      ``crun start`` for a container, then input and output until EXIT
@@ -17,6 +17,7 @@ started  id (or a key)                  replies when the program runs and is att
 delete   id                             ``crun delete --force``
 dial     port                           connects to it on the guest's localhost, then input and output until EXIT
 pause, resume, update (resources)  id   what crun does under these names
+signal   id, number                     sends a signal to the container's program
 clock    time_ns                        brings the clock to the host's
 stats                                   what the guest and each of its containers use, see `Agent.call_stats`
 ======== ============================== ============================================================
@@ -56,7 +57,6 @@ from dial import Dial
 
 RUN = Path("/run/casemate")
 SHARE, DISK = Path("/run/share"), Path("/run/disk")
-DISK_DEVICE = "/dev/vdb"
 PORT_NAME = "casemate"
 BUSYBOX = "/bin/busybox"
 CRUN = "/usr/bin/crun"
@@ -100,8 +100,9 @@ class Process:
 
 
 class Agent:
-    def __init__(self, port: int):
+    def __init__(self, port: int, disk: str):
         self.port = port
+        self.disk = disk
         self.decoder = protocol.Decoder(protocol.FROM_HOST)
         self.outgoing = bytearray()
         self.selector = selectors.DefaultSelector()
@@ -110,7 +111,8 @@ class Agent:
         self.processes: dict[str, Process] = {}
         self.streams: dict[int, Process] = {}
         self.dials: dict[int, Dial] = {}
-        self.callers: dict[int, Process] = {}  # whose exec each stream asked for, until somebody attaches
+        # What each stream asked for: a container, until it is there; an exec, until somebody attaches to it.
+        self.callers: dict[int, Process] = {}
         self.pod_init: subprocess.Popen | None = None
         self.counter = 0
         self.program = sealed_copy(CRUN)
@@ -478,7 +480,7 @@ class Agent:
             Path("/run", tag).mkdir()
             mount("9p", tag, f"/run/{tag}", f"trans=virtio,version=9p2000.L,msize=262144,cache={cache}")
         DISK.mkdir()
-        mount("ext4", DISK_DEVICE, str(DISK), "noinit_itable,discard", MS_NOATIME)
+        mount("ext4", self.disk, str(DISK), "noinit_itable,discard", MS_NOATIME)
         for name, value in sysctl.items():
             Path("/proc/sys", name.replace(".", "/")).write_text(value)
         # The engine gives the addresses: a neighbour's advertisement must not add any.
@@ -507,16 +509,20 @@ class Agent:
         bundle = RUN / "bundles" / id
         bundle.mkdir(parents=True)
         (bundle / "config.json").write_text(json.dumps(spec))
-        process = self.processes[id] = Process(id, id, bool(spec["process"].get("terminal")))
+        process = Process(id, id, bool(spec["process"].get("terminal")))
+        self.processes[id] = self.callers[stream] = process
 
         def created(error: str | None) -> None:
+            wanted = self.callers.pop(stream, None)
             if error:
                 self.processes.pop(id)
                 remove(bundle)
                 self._remove_root(id)
                 self._reply(stream, error=error)
-            else:
+            elif wanted:
                 self._reply(stream)
+            else:  # the runtime was killed meanwhile, and what cleaned up after it found nothing yet
+                self.call_delete(stream, id=id)
 
         self._crun_program(process, "create", ["--bundle", str(bundle), id], created)
 
@@ -618,6 +624,10 @@ class Agent:
 
     def call_resume(self, stream: int, *, id: str) -> None:
         self._crun("resume", [id], lambda error: self._reply(stream, **({"error": error} if error else {})))
+
+    def call_signal(self, stream: int, *, id: str, number: int) -> None:
+        self._signal(self._container(id), number)
+        self._reply(stream)
 
     def call_dial(self, stream: int, *, port: int) -> None:
         if len(self.dials) >= MOST_DIALS:
@@ -751,6 +761,14 @@ def prepare_guest() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
 
 
+def block_device(serial: str) -> str:
+    """Return the path of the disk to which QEMU gave this serial number (qemu.py)."""
+    for entry in Path("/sys/block").glob("vd*"):
+        if (entry / "serial").read_text().strip() == serial:
+            return f"/dev/{entry.name}"
+    raise SystemExit(f"casemate: no disk {serial}")
+
+
 def open_port() -> int:
     """Open the virtio-serial port that leads to the host."""
     for entry in Path("/sys/class/virtio-ports").iterdir():
@@ -761,7 +779,7 @@ def open_port() -> int:
 
 if __name__ == "__main__":
     prepare_guest()
-    agent = Agent(open_port())
+    agent = Agent(open_port(), block_device("disk"))
     # A template is saved with its libraries read: a third of the time of the first container in a guest.
     subprocess.run([agent.program, "--version"], stdout=subprocess.DEVNULL)
     agent.serve()
