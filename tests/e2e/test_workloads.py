@@ -119,6 +119,24 @@ def test_logs_shows_the_last_lines_and_follows(talk):
     wait_gone(talk, "casemate-pod logs")
 
 
+@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("pod", ["demo", "talk"])
+def test_of_two_clients_that_begin_at_once_a_killed_one_ends_its_own_program(talk, pod, killed):
+    words = ["exec", "--limit", talk.name, pod, "--", "sh", "-c", "echo begun; read x; echo $x"]
+    clients = [start(*words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    for client in clients:
+        said(client.stdout.fileno(), b"begun\n")
+    dead, alive = clients[killed], clients[1 - killed]
+    dead.kill()
+    dead.wait()
+    deadline = time.monotonic() + 60
+    while len(run_there(talk, "casemate-pod exec").splitlines()) > 1 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert alive.communicate(b"still here\n", 120)[0] == b"still here\n"
+    assert alive.returncode == 0
+    wait_gone(talk, "echo begun|_stand-in .*/[0-9]")
+
+
 @pytest.mark.parametrize(("pod", "container"), [("demo", "web"), ("talk", "quiet")])
 def test_a_killed_client_leaves_neither_its_program_nor_ours_on_the_host(talk, pod, container):
     words = ["exec", "--limit", talk.name, "-c", container, pod, "--", "sh", "-c", "echo begun; exec sleep 54321"]

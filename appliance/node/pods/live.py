@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import hashlib
 import json
 import os
 import select
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import streaming
-from .cri_model import CriError, sandbox_ready, state_name
+from .cri_model import sandbox_ready, state_name
 from .manifest import load_directory
 from .translate import CONTAINER_LABEL
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from .cri import Cri
 
 _GRACE_SECONDS = 2
+_LOOK_SECONDS = 30
+_LOCK = Path("/run/casemate/exec.lock")
 
 
 class NoSuchPod(Exception):
@@ -34,10 +38,10 @@ def execute(cri: Cri, pod: str, container: str | None, command: list[str], *, st
     Raises NoSuchPod, CriError, StreamingError.
     """
     target = find(cri, pod, container)
+    program = _Program(cri, target.id)
     session = streaming.execute(cri, target.id, command, stdin=stdin, terminal=terminal)
-    begun = time.clock_gettime(time.CLOCK_BOOTTIME)
     # The engine lets a program run on whose caller has gone, for ever if it is a shell.
-    return _interact(session, stdin, terminal, when_left=lambda: _end_program(cri, target.id, begun))
+    return _interact(session, stdin, terminal, program.look, program.end)
 
 
 def attach(cri: Cri, pod: str, container: str | None, *, stdin: bool) -> int:
@@ -53,13 +57,14 @@ def attach(cri: Cri, pod: str, container: str | None, *, stdin: bool) -> int:
 
 
 def _interact(
-    session: streaming.Session, stdin: bool, terminal: bool, when_left: Callable[[], None] = lambda: None
-) -> int:
+    session: streaming.Session, stdin: bool, terminal: bool,
+    look: Callable[[], bool] = lambda: True, when_left: Callable[[], None] = lambda: None,
+) -> int:  # fmt: skip
     """Carry input and output until the program ends; its exit code, or 128 + n when we are to leave before."""
     for number in (signal.SIGTERM, signal.SIGHUP):  # an exit that puts the terminal back
         signal.signal(number, lambda n, _: sys.exit(128 + n))
     try:
-        return streaming.interact(session, stdin=stdin, terminal=terminal)
+        return streaming.interact(session, stdin=stdin, terminal=terminal, look=look)
     except (KeyboardInterrupt, SystemExit, BrokenPipeError) as reason:
         when_left()
         if isinstance(reason, SystemExit):
@@ -67,34 +72,55 @@ def _interact(
         return 128 + (signal.SIGINT if isinstance(reason, KeyboardInterrupt) else signal.SIGPIPE)
 
 
-def _end_program(cri: Cri, container_id: str, begun: float) -> None:
-    """Hang up, then kill, the program that an exec started; `begun` is when that was asked for (boot time, seconds).
+class _Program:
+    """The program that an exec is about to start in a container.
 
-    The engine does not tell which process is whose: it is the first in the container, beside the container's own,
-    that the shim has started since.
+    An engine does not tell which process is whose. This one is the child of the container's shim that was not there
+    before; from then until it is, nobody else starts a program in that container by `casemate-pod exec`.
     """
-    with contextlib.suppress(CriError, OSError, IndexError):
+
+    def __init__(self, cri: Cri, container_id: str):
+        _LOCK.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = _LOCK.open("w")  # for all containers: each has a byte of its own
+        fcntl.lockf(self._lock, fcntl.LOCK_EX, 1, int(hashlib.sha256(container_id.encode()).hexdigest()[:15], 16))
         info = cri.call("ContainerStatus", container_id=container_id, verbose=True).info
         main = json.loads(info["info"])["pid"]
-        group = Path(f"/proc/{main}/cgroup").read_text()
-        shim = int(_stat(main)[1])
-        children = Path(f"/proc/{shim}/task").glob("*/children")
-        programs = {int(pid) for file in children for pid in file.read_text().split()} - {main}
-        inside = [pid for pid in programs if Path(f"/proc/{pid}/cgroup").read_text() == group]
-        started = {pid: int(_stat(pid)[19]) / os.sysconf("SC_CLK_TCK") for pid in inside}
-        ours = min((pid for pid in inside if started[pid] >= begun - 0.1), key=started.get, default=None)
-        if ours is None:
+        self._group = Path(f"/proc/{main}/cgroup").read_text()
+        self._shim = Path(f"/proc/{main}/stat").read_text().rpartition(")")[2].split()[1]
+        self._before = self._children()
+        self._until = time.monotonic() + _LOOK_SECONDS
+        self._process: int | None = None
+
+    def _children(self) -> set[int]:
+        found = set()
+        for file in Path(f"/proc/{self._shim}/task").glob("*/children"):
+            for pid in file.read_text().split():
+                with contextlib.suppress(OSError):  # it has ended
+                    if Path(f"/proc/{pid}/cgroup").read_text() == self._group:
+                        found.add(int(pid))
+        return found
+
+    def look(self) -> bool:
+        """Tell whether no more need be looked: it was found, or ended before it could be."""
+        if self._lock.closed:
+            return True
+        for pid in self._children() - self._before:
+            with contextlib.suppress(ProcessLookupError):
+                self._process = os.pidfd_open(pid)
+        if self._process is not None or time.monotonic() > self._until:
+            self._lock.close()
+        return self._lock.closed
+
+    def end(self) -> None:
+        """Hang up, then kill."""
+        self.look()
+        if self._process is None:
             return
-        descriptor = os.pidfd_open(ours)
         for number in (signal.SIGHUP, signal.SIGKILL):
-            signal.pidfd_send_signal(descriptor, number)
-            if select.select([descriptor], [], [], _GRACE_SECONDS)[0]:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, number)
+            if select.select([self._process], [], [], _GRACE_SECONDS)[0]:
                 return
-
-
-def _stat(pid: int) -> list[str]:
-    """The fields of /proc/PID/stat that follow the name: state, parent, ..., start time in ticks since boot."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def find(cri: Cri, pod: str, container: str | None):

@@ -19,7 +19,7 @@ import signal
 import struct
 import termios
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .spdy import Connection, StreamingError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STDIN, STDOUT, STDERR = 0, 1, 2
 _MOST_QUEUED = 1 << 20  # bytes of input that wait for the server
 _CHUNK = 1 << 16
+_LOOK_MS = 10
 
 
 def execute(cri: Cri, container_id: str, command: list[str], *, stdin: bool = False, terminal: bool = False) -> Session:
@@ -188,9 +189,10 @@ class Forward(_Conversation):
         return answer
 
 
-def interact(session: Session, *, stdin: bool, terminal: bool) -> int:
+def interact(session: Session, *, stdin: bool, terminal: bool, look: Callable[[], bool] = lambda: True) -> int:
     """Carry this process's input, output and window size until the program ends; return its exit code.
 
+    `look` is called again and again until it returns True.
     Raises StreamingError, and BrokenPipeError when nobody reads the output any more.
     """
     poll = select.poll()
@@ -205,7 +207,7 @@ def interact(session: Session, *, stdin: bool, terminal: bool) -> int:
             else:
                 with contextlib.suppress(KeyError):
                     poll.unregister(STDIN)
-            ready = dict(poll.poll())
+            ready = dict(poll.poll(None if look() else _LOOK_MS))
             if wake in ready:
                 os.read(wake, 4096)
                 _send_size(session)
