@@ -9,6 +9,7 @@ import pytest
 
 from appliance.node.pods import logs
 from appliance.node.pods.logs import Choice, NoLog
+from appliance.node.pods.names import NoSuchPod
 
 
 def line(second: int, text: str, tag: str = "F", stream: str = "stdout") -> str:
@@ -50,10 +51,10 @@ def test_moments():
 
 def test_what_is_not_there_is_named_with_what_is(web, tmp_path):
     assert logs.containers("shop", tmp_path) == logs.containers("default/shop", tmp_path) == {"web": web}
-    with pytest.raises(NoLog, match="these have: shop"):
+    with pytest.raises(NoSuchPod, match="these do: shop"):
         logs.containers("nope", tmp_path)
     (tmp_path / "other_shop_uid" / "web").mkdir(parents=True)
-    with pytest.raises(NoLog, match="default/shop, other/shop"):
+    with pytest.raises(NoSuchPod, match="default/shop, other/shop"):
         logs.containers("shop", tmp_path)
     (web / "0.log").unlink()
     with pytest.raises(NoLog, match="former"):

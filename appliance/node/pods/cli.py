@@ -14,6 +14,7 @@ from . import listing, live, logs, settings, state, sync, teardown, units, use
 from .cri import Cri
 from .cri_model import CriError
 from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load, load_directory
+from .names import NoSuchPod
 from .runner import Runner
 from .spdy import StreamingError
 
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ManifestError as error:
         print(error, file=sys.stderr)
         return INVALID
-    except (live.NoSuchPod, logs.NoLog) as error:
+    except (NoSuchPod, logs.NoLog) as error:
         print(f"casemate-pod: {error}", file=sys.stderr)
         return INVALID
     except (CriError, StreamingError, units.UnitError, PermissionError) as error:

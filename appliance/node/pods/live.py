@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from . import streaming
 from .cri_model import sandbox_ready, state_name
 from .manifest import load_directory
+from .names import NoSuchPod, meant
 from .translate import CONTAINER_LABEL
 
 if TYPE_CHECKING:
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 2
 _LOOK_SECONDS = 30
 _LOCK = Path("/run/casemate/exec.lock")
-
-
-class NoSuchPod(Exception):
-    """There is no such pod, or no such container in it; the text says what there is."""
 
 
 def execute(cri: Cri, pod: str, container: str | None, command: list[str], *, stdin: bool, terminal: bool) -> int:
@@ -153,16 +150,9 @@ def runs(cri: Cri, pod: str, container: str) -> bool:
 
 def find_sandbox(cri: Cri, pod: str):
     """The newest running sandbox (CRI's PodSandbox) of a pod. Raises NoSuchPod, CriError."""
-    namespace, _, name = pod.rpartition("/")
     up = [item for item in cri.sandboxes() if sandbox_ready(item)]
-    found = [s for s in up if s.metadata.name == name and namespace in ("", s.metadata.namespace)]
-    if len({item.metadata.namespace for item in found}) > 1:
-        names = ", ".join(sorted(f"{item.metadata.namespace}/{name}" for item in found))
-        raise NoSuchPod(f"there are several pods {name!r}: {names}; say which")
-    if not found:
-        names = ", ".join(sorted({item.metadata.name for item in up})) or "none"
-        raise NoSuchPod(f"no pod {pod!r} runs on {os.uname().nodename}; these do: {names}")
-    return found[0]
+    wanted = meant(pod, [(item.metadata.namespace, item.metadata.name) for item in up], "runs")
+    return next(item for item in up if (item.metadata.namespace, item.metadata.name) == wanted)
 
 
 def first_declared(pod: str, there: Collection[str]) -> str | None:

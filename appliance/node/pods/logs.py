@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from .names import meant
 from .translate import LOG_ROOT
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -50,16 +51,11 @@ def moment(text: str, now: float | None = None) -> float:
 
 
 def containers(pod: str, root: Path = LOG_ROOT) -> dict[str, Path]:
-    """The log directories of a pod's containers, by container. `pod` is NAME or NAMESPACE/NAME. Raises NoLog."""
-    namespace, _, name = pod.rpartition("/")
-    found = sorted(root.glob(f"{namespace or '*'}_{name}_*"), key=lambda path: path.stat().st_mtime)
-    if len({path.name.split("_")[0] for path in found}) > 1:
-        names = ", ".join(sorted({f"{path.name.split('_')[0]}/{name}" for path in found}))
-        raise NoLog(f"there are several pods {name!r}: {names}; say which")
-    if not found:
-        names = ", ".join(sorted({path.name.split("_")[1] for path in root.glob("*_*_*")})) or "none"
-        raise NoLog(f"no pod {pod!r} has logs on {os.uname().nodename}; these have: {names}")
-    return {path.name: path for path in sorted(found[-1].iterdir()) if path.is_dir() and _attempts(path)}
+    """The log directories of a pod's containers, by container. `pod` is NAME or NAMESPACE/NAME. Raises NoSuchPod."""
+    there = {path: tuple(path.name.split("_")[:2]) for path in root.glob("*_*_*")}
+    wanted = meant(pod, there.values(), "has logs")
+    newest = max((path for path in there if there[path] == wanted), key=lambda path: path.stat().st_mtime)
+    return {path.name: path for path in sorted(newest.iterdir()) if path.is_dir() and _attempts(path)}
 
 
 def show(directory: Path, choice: Choice, over: Callable[[], bool] | None = None) -> None:
