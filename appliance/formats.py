@@ -86,12 +86,23 @@ def _is_endpoint(value: object) -> bool:
     )
 
 
+ADDRESS = Format("an IPv4 or IPv6 address", is_address)
+CHECKSUM = Format(
+    "sha256: and 64 hex digits, or sha512: and 128",
+    _matches(re.compile(r"sha256:[0-9a-fA-F]{64}|sha512:[0-9a-fA-F]{128}")),
+)
 CIDR = Format("an IPv4 network in CIDR form with no host bits set, such as 10.88.0.0/16", _is_cidr(4))
 CIDR6 = Format("an IPv6 network in CIDR form with no host bits set, such as fd00:86::/64", _is_cidr(6))
 MTU = Format("a number of bytes from 1280 to 65535, or 0", _is_mtu)
 PORT = Format("a port number from 1 to 65535", _is_port)
 LISTEN = Format("an address or a host name to listen on", _is_listen_address)
 ENDPOINT = Format("HOST:PORT, such as 192.0.2.10:9100", _is_endpoint)
+HASH = Format("64 hex digits", _matches(re.compile(r"[0-9a-fA-F]{64}")))
+# not a port of the host that is deployed to, so it clashes with none
+REMOTE_PORT = Format("a port number of the other side, from 1 to 65535", _is_port)
+REMOTE = Format("an address or a host name", _is_listen_address)
+URL = Format("a URL that begins with http://, https:// or file:///", _matches(re.compile(r"(https?://[^\s/]+|file://)/\S+")))
+RELEASE = Format("a release such as v1.23.1", _matches(re.compile(r"v\d+\.\d+\.\d+([-.+][-.+\w]+)?")))
 INTERFACE = Format("a network interface's name of at most 15 characters", _matches(re.compile(r"[^\s/:]{1,15}")))
 PATH = Format("an absolute path with no `..` in it", _is_absolute_path)
 DEVICE = Format("the path of a block device below /dev, such as /dev/vdb", _is_device)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance import manifests, schema
+from appliance import edge, manifests, schema
 from appliance.connection_variables import known_connection_variables
 from appliance.errors import UsageError
 from appliance.formats import CIDR, CIDR6, DNS_NAME, ENDPOINT, PORT, is_address
@@ -114,7 +114,7 @@ def _judge(merged: "Merged", positions: Positions, sources: list[Path], content:
     for host in merged.hosts:
         judge = _HostJudge(host, positions, source, options, connection)
         problems += judge.problems()
-    return [*problems, *_same_machine(merged.hosts, positions, source)]
+    return [*problems, *_same_machine(merged.hosts, positions, source), *_same_node(merged.hosts, positions, source)]
 
 
 def _no_hosts(merged: "Merged", source: str) -> Problem:
@@ -166,6 +166,8 @@ class _HostJudge:
                 )
         yield from self._ports()
         yield from self._networks()
+        for name, finding in edge.check_edge(self._value):
+            yield self._problem(name, finding, edge.DOCUMENTED)
 
     def _host_key(self) -> str:
         where = self._positions.host(self._host.name)
@@ -263,7 +265,7 @@ class _HostJudge:
         """Two services, or a service and a pod, on one port of this host."""
         taken: dict[tuple[int, str], str] = {}
         for name, option in self._options.items():
-            if name in schema.PORT_TAKEN_WITH and self._value(schema.PORT_TAKEN_WITH[name]) is not True:
+            if any(self._value(other) != needed for other, needed in schema.PORT_TAKEN_WITH.get(name, {}).items()):
                 continue
             value = self._value(name)
             port = _port(option, value)
@@ -319,6 +321,29 @@ def _same_machine(hosts: Iterable["MergedHost"], positions: Positions, source: s
             f"host {host.name} is the same machine as host {other}",
             "each machine once",
             GUIDE,
+        )
+
+
+def _same_node(hosts: Iterable["MergedHost"], positions: Positions, source: str) -> Iterator[Problem]:
+    """Two hosts that would be one node of one cloud."""
+    first: dict[tuple, str] = {}
+    for host in hosts:
+        values, variable = host.variables, "edge_node_name"
+        node = (values.get("edge_cloud_address"), values.get(variable))
+        if values.get("edge_provider") != "kubeedge" or not isinstance(node[1], str) or not node[1]:
+            continue
+        other = first.setdefault(node, host.name)
+        if other == host.name:
+            continue
+        definition = positions.find(host.name, host.groups, variable)
+        yield Problem(
+            definition.file if definition else source,
+            definition.line if definition else None,
+            definition.locate(())[1] if definition else dotted(("appliance.hosts", host.name, variable)),
+            _shown(node[1], False),
+            f"host {host.name} is the same node as host {other}",
+            "a name of its own for each node of a cloud",
+            edge.DOCUMENTED,
         )
 
 

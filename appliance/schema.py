@@ -12,18 +12,26 @@ from pathlib import Path
 import yaml
 
 from appliance.formats import (
+    ADDRESS,
+    CHECKSUM,
     CIDR,
     CIDR6,
     DEVICE,
+    DNS_NAME,
     DURATION,
     ENDPOINT,
+    HASH,
     IMAGE,
     INTERFACE,
     LISTEN,
     MTU,
     PATH,
     PORT,
+    RELEASE,
+    REMOTE,
+    REMOTE_PORT,
     SIZE,
+    URL,
     Format,
 )
 from appliance.positions import KeyPath, suggestion
@@ -31,6 +39,18 @@ from appliance.positions import KeyPath, suggestion
 # Variable (or `list[].key` inside one) to the form its value must have. An empty string is always accepted where the
 # role's default is empty: it means "not given".
 FORMATS: dict[str, Format] = {
+    "edge_broker_address": ENDPOINT,
+    "edge_checksum": CHECKSUM,
+    "edge_cloud_address": REMOTE,
+    "edge_cloud_ca_hash": HASH,
+    "edge_cloud_https_port": REMOTE_PORT,
+    "edge_cloud_port": REMOTE_PORT,
+    "edge_metaserver_address": ENDPOINT,
+    "edge_node_ip": ADDRESS,
+    "edge_node_name": DNS_NAME,
+    "edge_token_file": PATH,
+    "edge_url": URL,
+    "edge_version": RELEASE,
     "engine_bridge": INTERFACE,
     "engine_images[].host_archive": PATH,
     "engine_images[].reference": IMAGE,
@@ -49,8 +69,12 @@ FORMATS: dict[str, Format] = {
     "storage_device": DEVICE,
 }
 
-# Ports that are taken only where another variable is true.
-PORT_TAKEN_WITH = {"pods_demo_port": "pods_demo"}
+# Ports that are taken only where other variables have these values.
+PORT_TAKEN_WITH: dict[str, dict[str, object]] = {
+    "edge_broker_address": {"edge_provider": "kubeedge", "edge_broker": "mosquitto"},
+    "edge_metaserver_address": {"edge_provider": "kubeedge", "edge_metaserver": True},
+    "pods_demo_port": {"pods_demo": True},
+}
 
 # Variables that earlier releases had: name to (release that removed it, what to do instead). None is removed so far.
 REMOVED: dict[str, tuple[str, str]] = {}

@@ -53,6 +53,7 @@ def show(answers: list[dict]) -> None:
             table = _table("COMPONENT", "VERSION", "STATE")
             for part in answer["components"]:
                 note = f" ({part['accelerator']})" if part.get("accelerator") else ""
+                note += f", cloud: {part['cloud']}" if part.get("cloud") else ""
                 table.add_row(part["name"], part["version"] or "-", part["state"] + note)
             console.print(Padding(table, (0, 0, 0, 2), expand=False))
         if answer.get("pods"):

@@ -13,6 +13,7 @@ RUN = Path("/run/casemate/microvm")
 
 PROGRAMS = {
     "bench": "appliance.node.bench.cli",
+    "edge": "appliance.node.edge.cli",
     "health": "appliance.node.health.cli",
     "pod": "appliance.node.pods.cli",
     "microvm": "appliance.node.microvm.cli",

@@ -92,7 +92,7 @@ def test_a_file_that_was_there_before_is_put_back(state, tmp_path):
     kept.write_text("the admin's\n")
     kept.chmod(0o600)
     for _again in range(2):  # a reset that was cut off is run again
-        base._file(Remover(check=False), ours)
+        base.put_back(Remover(check=False), ours)
         assert ours.read_text() == "the admin's\n"
         assert ours.stat().st_mode & 0o777 == 0o600
 
@@ -101,7 +101,7 @@ def test_under_check_nothing_goes_and_all_is_named(state, tmp_path):
     ours = tmp_path / "x.conf"
     ours.write_text("ours\n")
     remover = Remover(check=True)
-    base._file(remover, ours)
+    base.put_back(remover, ours)
     assert remover.removed == [str(ours)]
     assert ours.exists()
 

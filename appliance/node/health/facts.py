@@ -7,18 +7,19 @@ import re
 import socket
 import struct
 
-from appliance.node.health import blockdev, cgroups, dpkg
+from appliance.node.health import blockdev, cgroups, dpkg, edgecore
 from appliance.node.health.host import Host
 from appliance.node.health.settings import Settings
 
 
 def gather(host: Host, settings: Settings) -> dict:
-    """The facts: strings, integers, lists of strings, and `storage` (see blockdev.look)."""
+    """The facts: strings, integers, lists of strings, `storage` (blockdev.look) and `edge` (edgecore.facts)."""
     release = os_release(host)
     return {
         "distribution": release.get("ID", "unknown"),
         "distribution_release": release.get("VERSION_CODENAME", "unknown"),
         "distribution_version": release.get("VERSION_ID", "unknown"),
+        "hostname": host.hostname(),
         "architecture": os.uname().machine,
         "kernel": os.uname().release,
         "memory_mib": memory_mib(host),
@@ -30,6 +31,7 @@ def gather(host: Host, settings: Settings) -> dict:
         "dpkg_unfinished": dpkg.unfinished(host, dpkg.audit(host)),
         "storage": blockdev.look(host, settings),
         "node": node_release(host),
+        "edge": edgecore.facts(host),
     }
 
 

@@ -29,6 +29,9 @@ class Settings:
     offline: bool = False
     network_timeout: float = 12.0
     admin_time: float | None = None
+    # What a host that is to join a cloud joins: {"address", "port", "https_port", "node", "ca", "token_ca",
+    # "token_expires", "token_problem", "broker"}; the token itself never gets here. {} for no edge provider.
+    edge: dict = field(default_factory=dict)
     storage_device: str = ""
     storage_format: bool = False
     units: list[str] = field(default_factory=lambda: ["containerd.service"])

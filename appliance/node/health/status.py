@@ -6,7 +6,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from appliance.node.health import checks, programs, registry  # noqa: F401 - checks registers what registry runs
+from appliance.node.health import checks, edgecore, programs, registry  # noqa: F401 - checks registers what registry runs
 from appliance.node.health.host import Host
 from appliance.node.health.settings import Settings
 
@@ -62,6 +62,8 @@ def components(host: Host, settings: Settings) -> list[dict]:
         if url:
             version = _build_info(host, url, pattern)
             found.append({"name": name, "version": version, "state": _active(host, unit)})
+    if (wanted := edgecore.declared(host)) is not None:
+        found.append(_edgecore(host, wanted))
     for one in found:
         if one["state"] == "installed" and one["version"] is None:
             one["state"] = "absent"
@@ -110,6 +112,19 @@ def _microvm(host: Host, settings: Settings) -> dict:
         "version": (status.get("image") or {}).get("guest_kernel"),
         "state": "ready" if status.get("current") else "incomplete",
         "accelerator": status.get("accelerator"),
+    }
+
+
+def _edgecore(host: Host, wanted: dict) -> dict:
+    """Its version as deployed: asked for it, EdgeCore would start a second daemon."""
+    state = _active(host, edgecore.UNIT)
+    there = edgecore.connected(host, wanted["cloud"])
+    return {
+        "name": "edgecore",
+        "version": edgecore.applied(host).get("version"),
+        "state": state,
+        "node": wanted["node_name"],
+        "cloud": "connected" if there else f"away since {edgecore.away_since(host)}" if state == "active" else "away",
     }
 
 

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from appliance.node.edge.settings import edgecore_runs_pods
+
 from . import state, teardown, units, volumes
 from .cri import Cri
 from .cri_model import CriError
@@ -49,6 +51,8 @@ def sync(settings: Settings, directory: Path = MANIFEST_DIRECTORY) -> Outcome:
                 else:
                     outcome.removed.add(name)
             declared, outcome.errors = load_directory(directory)
+            if edgecore_runs_pods():
+                declared, outcome.errors = {}, []
             todo = plan(declared, outcome.errors, state.read_all(), units.states(), _sandbox_names(settings))
             for name in todo.remove - removals.keys() - failed.keys():
                 removals[name] = pool.submit(remove, name, settings)

@@ -16,7 +16,7 @@ def reset(remover: Remover, options: dict) -> None:
     """Put files back or remove them, purge packages, then remove the programs and the records themselves."""
     written = records.files()
     for path in written:
-        _file(remover, path)
+        put_back(remover, path)
     if not remover.check:
         # from here on the files are the admin's: a run that is cut off below must not take them for ours
         (records.STATE / "files").unlink(missing_ok=True)
@@ -34,7 +34,8 @@ def reset(remover: Remover, options: dict) -> None:
     _records(remover)
 
 
-def _file(remover: Remover, path: Path) -> None:
+def put_back(remover: Remover, path: Path) -> None:
+    """Put a file that Casemate wrote back as it was before, or remove it where there was none."""
     original = records.ORIGINALS / path.relative_to("/")
     if original.exists():
         remover.do(f"{path} (as it was before)", lambda: _restore(original, path))

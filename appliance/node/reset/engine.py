@@ -96,7 +96,7 @@ def _state(remover: Remover) -> None:
     if not remover.check:
         remove_if_empty(Path("/run/netns"))
         for group in (p for pattern in CGROUPS for p in Path("/sys/fs/cgroup").glob(pattern)):
-            _remove_cgroup(group)
+            remove_cgroup(group)
 
 
 def _root() -> Path:
@@ -116,7 +116,7 @@ def _images(remover: Remover) -> None:
             remover.do(f"image {reference}", lambda r=reference: run("ctr", "-n", "k8s.io", "images", "rm", r))
 
 
-def _remove_cgroup(group: Path) -> None:
+def remove_cgroup(group: Path) -> None:
     """Remove a control group that no process is in."""
     for directory, _, _ in os.walk(group, topdown=False):
         with contextlib.suppress(OSError):

@@ -27,10 +27,14 @@ APT::Protect-Kernels "false";
 STATES = Path("/var/lib/apt/extended_states")
 
 
-def purge(remover: Remover) -> None:
-    """Purge them in one transaction. Raises ResetError when apt would do anything else than was found."""
-    present = _present()
-    ours = records.packages_installed() & present
+def purge(remover: Remover, only: set[str] | None = None) -> None:
+    """Purge them (or, of them, `only` these) in one transaction.
+
+    Raises ResetError when apt would do anything else than was found.
+    """
+    ours = records.packages_installed() & present()
+    if only is not None:
+        ours &= only
     if not ours:
         return
     if not remover.check:
@@ -52,7 +56,8 @@ def purge(remover: Remover) -> None:
     remover.removed.append(f"packages {' '.join(sorted(wanted))}")
 
 
-def _present() -> set[str]:
+def present() -> set[str]:
+    """The packages that are installed, or not quite."""
     listed = run("dpkg-query", "--show", "--showformat=${db:Status-Abbrev}${Package}\n")
     return {line[3:].strip() for line in listed.splitlines() if line[1] != "n" and line[1] != "c"}
 

@@ -33,6 +33,26 @@ def packages_before() -> set[str]:
     return set(_lines("packages-before")) - packages_installed()
 
 
+def forget_files(paths: list[Path]) -> None:
+    """Strike files from the record, with what was kept of them: they are put back, or gone."""
+    gone = {str(path) for path in paths}
+    _write("files", [line for line in _lines("files") if line not in gone])
+    for path in paths:
+        (ORIGINALS / path.relative_to("/")).unlink(missing_ok=True)
+
+
+def forget_package(name: str) -> None:
+    """Strike a package that was purged from the record of those that came with Casemate."""
+    _write("packages-installed", [line for line in _lines("packages-installed") if line != name])
+
+
+def _write(name: str, lines: list[str]) -> None:
+    path = STATE / name
+    new = path.with_name(f"{name}.new")
+    new.write_text("".join(f"{line}\n" for line in lines))
+    new.replace(path)
+
+
 def _lines(name: str) -> list[str]:
     path = STATE / name
     return list(dict.fromkeys(path.read_text().splitlines())) if path.exists() else []
