@@ -40,7 +40,9 @@ def _static_pods(pods: object) -> Iterator[tuple[str, Finding]]:
         spec = pod.get("spec") if isinstance(pod, Mapping) else None
         if isinstance(spec, Mapping) and spec.get("runtimeClassName"):
             message = "cannot be had from EdgeCore, which runs this pod with edge_static_pods: true"
-            expected = "no runtimeClassName (engine_default_handler says what such pods get), or edge_static_pods: false"
+            expected = (
+                "no runtimeClassName (engine_default_handler says what such pods get), or edge_static_pods: false"
+            )
             yield "pods", Finding((number, "spec", "runtimeClassName"), spec["runtimeClassName"], message, expected)
 
 

@@ -101,7 +101,9 @@ HASH = Format("64 hex digits", _matches(re.compile(r"[0-9a-fA-F]{64}")))
 # not a port of the host that is deployed to, so it clashes with none
 REMOTE_PORT = Format("a port number of the other side, from 1 to 65535", _is_port)
 REMOTE = Format("an address or a host name", _is_listen_address)
-URL = Format("a URL that begins with http://, https:// or file:///", _matches(re.compile(r"(https?://[^\s/]+|file://)/\S+")))
+URL = Format(
+    "a URL that begins with http://, https:// or file:///", _matches(re.compile(r"(https?://[^\s/]+|file://)/\S+"))
+)
 RELEASE = Format("a release such as v1.23.1", _matches(re.compile(r"v\d+\.\d+\.\d+([-.+][-.+\w]+)?")))
 INTERFACE = Format("a network interface's name of at most 15 characters", _matches(re.compile(r"[^\s/:]{1,15}")))
 PATH = Format("an absolute path with no `..` in it", _is_absolute_path)

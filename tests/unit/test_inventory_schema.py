@@ -32,7 +32,7 @@ def test_every_format_belongs_to_an_option_of_a_role():
 
 
 def test_every_switch_of_a_port_is_an_option_too():
-    assert set(schema.PORT_TAKEN_WITH) | set(schema.PORT_TAKEN_WITH.values()) <= set(OPTIONS)
+    assert set(schema.PORT_TAKEN_WITH).union(*schema.PORT_TAKEN_WITH.values()) <= set(OPTIONS)
 
 
 def test_no_removed_variable_is_an_option_again():

@@ -20,6 +20,7 @@ from typing import Any
 from appliance.node.health import edgecore
 from appliance.node.health.host import Host
 from appliance.node.pods import settings as pod_settings
+from appliance.node.reset import records
 
 from . import artifact, config, settings
 from .settings import Declared, EdgeError
@@ -30,6 +31,7 @@ _CREATED = settings.STATE / "created"
 _LOCK = settings.STATE / "lock"
 # EdgeCore of a node that its cloud has not registered ends after 28 s; an unlucky start ends much sooner
 _REGISTERED_SECONDS, _STEADY_SECONDS = 40, 10
+_RETRIES = 1  # a busy cloud may let one attempt time out
 
 
 @dataclass
@@ -78,7 +80,8 @@ def _needed(declared: Declared) -> list[str]:
         needed.append("configuration that a run before did not finish")
     if before.unit != _digest(settings.UNIT_FILE):
         needed.append("its unit")
-    if declared.broker == "mosquitto" and (before.broker != _broker_digest(declared) or not _active(_broker(declared))):
+    wanted = _broker_digest(declared)
+    if before.broker != wanted or (wanted and not _active(settings.BROKER_UNIT)):
         needed.append("the broker")
     unit = _show(settings.UNIT)
     if unit.get("ActiveState") not in ("active", "activating") or unit.get("UnitFileState") != "enabled":
@@ -107,8 +110,7 @@ def _change(declared: Declared, token: str, needed: list[str]) -> None:
             f"this host has no certificate of the cloud at {declared.cloud}, and no token to get one with: "
             "set edge_token or edge_token_file (on the cloud's side: keadm gettoken) and deploy again"
         )
-    if declared.broker == "mosquitto":
-        _start_broker(declared, before)
+    _follow_broker(declared, before)
     if needed == ["the broker"]:
         _note(declared)
         return
@@ -144,23 +146,17 @@ def _await_well(declared: Declared, joins: bool) -> None:
     whether its cloud is there or not.
     """
     host = Host()
-    restarts = _restarts()
-    began = time.monotonic()
     steady = _REGISTERED_SECONDS if joins else _STEADY_SECONDS
-    since = began
-    while True:
+    began = since = time.monotonic()
+    retries = 0
+    while retries <= _RETRIES and time.monotonic() - began < declared.ready_timeout:
         time.sleep(1)
         unit = _show(settings.UNIT)
-        if unit.get("ActiveState") == "active" and _restarts() == restarts:
-            joined = not joins or (settings.CERTIFICATE.exists() and edgecore.connected(host, declared.cloud))
-            if not joined:
-                since = time.monotonic()
-            elif time.monotonic() - since >= steady or (joins and _registered(declared.node_name)):
-                return
-        elif unit.get("ActiveState") == "failed" or _restarts() > restarts:
-            break
-        if time.monotonic() - began > declared.ready_timeout:
-            break
+        joined = not joins or (settings.CERTIFICATE.exists() and edgecore.connected(host, declared.cloud))
+        if unit.get("ActiveState") != "active" or int(unit.get("NRestarts") or 0) > retries or not joined:
+            since, retries = time.monotonic(), int(unit.get("NRestarts") or 0)
+        elif time.monotonic() - since >= steady or (joins and _registered(declared.node_name)):
+            return
     cause, cure = edgecore.explain(host, {"cloud": declared.cloud, "cloud_https": declared.cloud_https})
     raise EdgeError(f"EdgeCore does not work after {time.monotonic() - began:.0f} s: {cause}\ncure: {cure}")
 
@@ -285,18 +281,19 @@ def _remove_pods(*, static_only: bool) -> None:
     pods.remove(static_only=static_only)
 
 
-def _broker(declared: Declared) -> str:
-    return settings.BROKER_UNIT if declared.broker == "mosquitto" else ""
-
-
 def _broker_digest(declared: Declared) -> str:
     return _digest(settings.BROKER_FILE) if declared.broker == "mosquitto" else ""
 
 
-def _start_broker(declared: Declared, before: Applied) -> None:
-    verb = "restart" if before.broker != _broker_digest(declared) else "start"
-    _systemctl("enable", settings.BROKER_UNIT)
-    _systemctl(verb, settings.BROKER_UNIT)
+def _follow_broker(declared: Declared, before: Applied) -> None:
+    """Have mosquitto run with our listener; without one, have it run only where it did before us."""
+    if declared.broker == "mosquitto":
+        _systemctl("enable", settings.BROKER_UNIT)
+        _systemctl("restart" if before.broker != _broker_digest(declared) else "start", settings.BROKER_UNIT)
+    elif before.broker and "mosquitto" in records.packages_installed():
+        _systemctl("disable", "--now", settings.BROKER_UNIT, check=False)
+    elif before.broker:
+        _systemctl("try-restart", settings.BROKER_UNIT, check=False)
 
 
 def _note(declared: Declared) -> None:
@@ -328,10 +325,6 @@ def _digest(path: Path) -> str:
 
 def _active(unit: str) -> bool:
     return _show(unit).get("ActiveState") == "active"
-
-
-def _restarts() -> int:
-    return int(_show(settings.UNIT).get("NRestarts") or 0)
 
 
 def _show(unit: str) -> dict[str, Any]:

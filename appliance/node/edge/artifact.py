@@ -47,7 +47,7 @@ def _download(artifact: Artifact, archive: Path) -> None:
     """Fetch what is missing of the archive; a server that cannot go on from there sends it all again."""
     if artifact.size:
         _room_for(artifact, archive)
-    for attempt in range(1, _ATTEMPTS + 1):
+    for _attempt in range(_ATTEMPTS):
         begin = archive.stat().st_size if archive.exists() else 0
         if artifact.size and begin == artifact.size:
             return
@@ -75,7 +75,6 @@ def _download(artifact: Artifact, archive: Path) -> None:
     raise EdgeError(
         f"EdgeCore cannot be downloaded from {artifact.url}: {trouble}; nothing was installed. "
         "Make it reachable from this host, or set edge_url to where it is; the download goes on where it ended"
-        + (f" (tried {attempt} times)" if attempt > 1 else "")
     )
 
 

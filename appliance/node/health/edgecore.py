@@ -35,7 +35,7 @@ def applied(host: Host) -> dict:
 
 
 def facts(host: Host) -> dict:
-    """For the roles: `present` (anything of EdgeCore's is here), `release` in use, `ca` and `node` of its membership."""
+    """For the roles: `present` (anything of EdgeCore's), the `release` in use, `ca` and `node` of its membership."""
     link = host.path("/usr/lib/casemate/edge/current")
     member = host.path(CERTIFICATE).exists() and host.path(CA).exists()
     present = any(host.path(one).exists() for one in (DECLARED, "/usr/lib/casemate/edge", "/var/lib/casemate/edge"))
@@ -82,9 +82,9 @@ def connected(host: Host, cloud: str) -> bool:
 
 def away_since(host: Host) -> str:
     """Since when the cloud is away, as a text: from EdgeCore's own log, else from its start."""
-    log = host.run(["journalctl", "-u", UNIT, "-o", "short-unix", "--no-pager", "-n", "20000"], timeout=20)
+    log = _log(host, "short-unix", 20000)
     since = None
-    for line in log.out.splitlines():
+    for line in log:
         if _CONNECTED in line:
             since = None
         elif since is None and _FAILED in line:
@@ -97,9 +97,10 @@ def away_since(host: Host) -> str:
 def explain(host: Host, wanted: dict) -> tuple[str, str]:
     """Cause and cure of an EdgeCore that does not stay up; `wanted` as `declared` returns it."""
     state = unit(host)
-    log = host.run(["journalctl", "-u", UNIT, "-o", "cat", "--no-pager", "-n", "80"]).out
+    lines = _log(host, "cat", 80)
+    log = "\n".join(lines)
     code = state.get("ExecMainStatus", "")
-    last = ([line.strip() for line in log.splitlines() if _telling(line)] or ["it said nothing"])[-1]
+    last = "; ".join([line.strip() for line in lines if _telling(line)][-2:]) or "it said nothing"
     if host.run(["systemctl", "is-active", ENGINE]).out.strip() != "active":
         return (
             "the engine is missing: containerd does not run, and EdgeCore ends at once (exit code 2, nil pointer)",
@@ -113,8 +114,8 @@ def explain(host: Host, wanted: dict) -> tuple[str, str]:
     if not host.path(CERTIFICATE).exists():
         return (
             f"it never joined: it could not get its certificate from https://{wanted['cloud_https']} ({last})",
-            "make that address reachable and give a token of today (on the cloud's side: keadm gettoken) in edge_token; "
-            "then appliance deploy. Until the first join EdgeCore cannot start without its cloud",
+            "make that address reachable and give a token of today (on the cloud's side: keadm gettoken) in "
+            "edge_token; then appliance deploy. Until the first join EdgeCore cannot start without its cloud",
         )
     if "Failed to initialize CSINode" in log or code == "255":
         return (
@@ -126,6 +127,12 @@ def explain(host: Host, wanted: dict) -> tuple[str, str]:
         f"it ended with exit code {code}: {last}",
         f"journalctl -u {UNIT} -n 80 tells more; appliance deploy brings configuration and binary back",
     )
+
+
+def _log(host: Host, form: str, count: int) -> list[str]:
+    """EdgeCore's own last lines, without systemd's about it."""
+    argv = ["journalctl", f"_SYSTEMD_UNIT={UNIT}", "-o", form, "--no-pager", "-n", str(count)]
+    return host.run(argv, timeout=20).out.splitlines()
 
 
 def _telling(line: str) -> bool:

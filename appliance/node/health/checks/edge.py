@@ -102,7 +102,9 @@ def _listener(host: Host, address: str) -> Finding:
     files = [host.path("/etc/mosquitto/mosquitto.conf"), *host.path("/etc/mosquitto/conf.d").glob("*.conf")]
     for file in files:
         name = "/" + str(file.relative_to(host.root))
-        if file.name != "casemate.conf" and re.search(rf"^\s*(listener|port)\s+{port}\b", host.read(name), re.MULTILINE):
+        if file.name != "casemate.conf" and re.search(
+            rf"^\s*(listener|port)\s+{port}\b", host.read(name), re.MULTILINE
+        ):
             return Finding(
                 ok=False,
                 of="broker",
