@@ -32,6 +32,8 @@ NEVER_OF_EDGECORE = (
 def site(new_host, tmp_path_factory):
     name = os.environ.get("CASEMATE_E2E_HOST")  # while a test is written
     found = Site(state.load(name) if name else new_host("edge"), tmp_path_factory.mktemp("edge"))
+    if name:
+        assert found.deploy(edge_provider="none").code == 0
     yield found
     found.close()
 
