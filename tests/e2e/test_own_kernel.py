@@ -25,7 +25,7 @@ TRACES = {
     "control groups": "find /sys/fs/cgroup -mindepth 1 -type d -path '*casemate.slice/*' -o -name 'k8s*'",
     "mounts": "awk '{print $5}' /proc/self/mountinfo | grep -E '/run/(casemate|containerd|netns)/' || true",
     "processes": "pgrep -a 'qemu|containerd-shim|catatonit' || true",
-    "run state": "ls -A /run/casemate/microvm 2>/dev/null | grep -v '^.containers$' || true",
+    "run state": "ls /run/casemate/microvm 2>/dev/null || true",
     "interfaces": "ip -br link | grep ^veth || true",
 }
 PLAIN = {
