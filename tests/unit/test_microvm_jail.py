@@ -2,7 +2,6 @@
 
 import ctypes
 import ctypes.util
-import dataclasses
 
 import pytest
 
@@ -69,7 +68,7 @@ def test_a_stand_in_carries_nothing_of_the_workload():
 
 def test_a_jail_is_bounded_by_its_guest_and_leaves_no_core_dump():
     for accelerator in ("kvm", "tcg"):
-        config = make_jail(machine=dataclasses.replace(KVM, accelerator=accelerator))
+        config = make_jail(machine=KVM._replace(accelerator=accelerator))
         resources = config["linux"]["resources"]
         assert 256 * MIB < resources["memory"]["limit"] <= (256 + 512) * MIB
         assert resources["cpu"] == {"shares": 2048}

@@ -6,7 +6,6 @@ Used by the supervisor in a pod's jail, and on the host to make templates.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 import select
 import signal
@@ -27,16 +26,15 @@ class BrokenTemplate(RuntimeFailure):
     """QEMU refused this template, or ended over it."""
 
 
-@dataclasses.dataclass
 class Guest:
     """A running QEMU; `console` is a non-blocking pipe with what the guest and QEMU print."""
 
-    process: subprocess.Popen
-    agent: socket.socket
-    qmp_socket: socket.socket
-    console: int
-    printed: bytearray = dataclasses.field(default_factory=bytearray)
-    decoder: protocol.Decoder = dataclasses.field(default_factory=lambda: protocol.Decoder(protocol.FROM_GUEST))
+    def __init__(
+        self, process: subprocess.Popen, agent: socket.socket, qmp_socket: socket.socket, console: int
+    ) -> None:
+        self.process, self.agent, self.qmp_socket, self.console = process, agent, qmp_socket, console
+        self.printed = bytearray()
+        self.decoder = protocol.Decoder(protocol.FROM_GUEST)
 
     def call(self, op: str, deadline: float, **arguments: object) -> dict:
         """Call the agent and return its reply, before anybody else talks to it.
@@ -115,7 +113,7 @@ def launch(machine: Machine, prefix: tuple[str, ...] = ()) -> Guest:
     qmp, qmp_theirs = socket_pair()
     console, console_theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
     os.set_blocking(console_theirs, True)
-    machine = dataclasses.replace(machine, agent_fd=agent_theirs.fileno(), qmp_fd=qmp_theirs.fileno())
+    machine = machine._replace(agent_fd=agent_theirs.fileno(), qmp_fd=qmp_theirs.fileno())
     try:
         process = subprocess.Popen(
             [*prefix, *machine.argv()],

@@ -7,17 +7,16 @@ that is empty asks for nothing.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Callable
+from typing import NamedTuple
 
 from .settings import RuntimeFailure
 
 GIVEN, DROPPED = "given", "dropped"
 
 
-@dataclasses.dataclass(frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """Why a field cannot be had; a value of which `harmless` is true asks for nothing, and is dropped."""
 
     why: str

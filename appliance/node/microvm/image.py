@@ -10,7 +10,6 @@ old image or none.
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import hashlib
 import json
 import lzma
@@ -21,6 +20,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from . import cpio
 from .settings import STATE, RuntimeFailure, Settings
@@ -40,8 +40,7 @@ LEFT_OUT = ("./usr/share/doc", "./usr/share/man", "./usr/share/locale", "./usr/s
 Report = Callable[[str], None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Image:
+class Image(NamedTuple):
     """A finished guest image."""
 
     key: str

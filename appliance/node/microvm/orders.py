@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import os
 import stat
 import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 from . import accelerator, image, qemu, settings, template
 from . import jail as jails
@@ -16,14 +15,13 @@ from .sandboxes import Sandbox
 from .settings import RuntimeFailure
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """The decisions for one sandbox."""
 
     settings: settings.Settings
     image: image.Image
     size: settings.Size
-    accelerator: str
+    machine: qemu.Machine
     template: template.Template | None
     template_wanted: bool
     coherent_volumes: bool
@@ -36,7 +34,7 @@ class Plan:
             memory = {"memory_file": f"{jails.TEMPLATE}/memory", "memory_read_only": self.template.read_only}
             found = {"memory": memory, "devices": f"{jails.TEMPLATE}/devices"}
         return {
-            "machine": dataclasses.asdict(self._machine),
+            "machine": self.machine._asdict(),
             "template": found,
             "template_wanted": self.template_wanted,
             "size": self.size.name,
@@ -68,16 +66,11 @@ class Plan:
             uid=sandbox.uid,
             devices=self._devices(sandbox.uid),
             argv=argv,
-            machine=self._machine,
+            machine=self.machine,
         )
 
-    @functools.cached_property
-    def _machine(self) -> qemu.Machine:
-        inside = dataclasses.replace(self.image, directory=Path(jails.GUEST))
-        return dataclasses.replace(template.machine(inside, self.size, self.accelerator), disk=jails.DISK)
-
     def _devices(self, uid: int) -> list[dict]:
-        paths = ["/dev/net/tun"] + (["/dev/kvm"] if self.accelerator == "kvm" else [])
+        paths = ["/dev/net/tun"] + (["/dev/kvm"] if self.machine.accelerator == "kvm" else [])
         devices = []
         for path in paths:
             try:
@@ -111,4 +104,6 @@ def plan(config: dict) -> Plan:
     if template_wanted:
         found, why_not = template.find(guest_image, size, chosen, qemu.identity())
         notes = [] if found else [f"no good template of size {size.name}, so the guest booted cold: {why_not}"]
-    return Plan(configured, guest_image, size, chosen, found, template_wanted, specs.VOLUMES in wishes, tuple(notes))
+    in_jail = guest_image._replace(directory=Path(jails.GUEST))
+    machine = template.machine(in_jail, size, chosen)._replace(disk=jails.DISK)
+    return Plan(configured, guest_image, size, machine, found, template_wanted, specs.VOLUMES in wishes, tuple(notes))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import os
 
 from . import accelerator, image, qemu, settings, store, template
@@ -122,7 +121,7 @@ def status() -> dict:
         "image": guest_image and {"key": guest_image.key, "guest_kernel": guest_image.kernel},
         "accelerator": chosen,
         "evidence": (store.read_json(accelerator.ANSWER) or {}).get("evidence"),
-        "sizes": [dataclasses.asdict(size) for size in configured.sizes],
+        "sizes": [size._asdict() for size in configured.sizes],
         "templates": templates,
         "sandboxes": sandboxes,
     }

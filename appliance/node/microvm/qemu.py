@@ -7,13 +7,13 @@ saved from: same devices, in the same order. Descriptors, paths and the accelera
 from __future__ import annotations
 
 import array
-import dataclasses
 import json
 import os
 import re
 import socket
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 from .settings import RuntimeFailure
 
@@ -28,8 +28,7 @@ TRANSLATION_MIB = 256
 """Most memory, in MiB, for translated code under emulation: QEMU's own choice is an eighth of the host's."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Machine:
+class Machine(NamedTuple):
     """What one guest is started with. Paths are as QEMU sees them (inside the pod's jail, or on the host)."""
 
     accelerator: str

@@ -23,16 +23,14 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from . import mounts, network, protocol, store
+from . import mounts, protocol, store
 from .settings import RUN, STATE, RuntimeFailure
 from .spec import Volume
 
@@ -70,12 +68,12 @@ class Sandbox:
         return int((self.directory / "uid").read_text())
 
     def _take_uid(self) -> None:
-        """Choose a user that no other sandbox has, by the id, lest the next pod should get the last one's."""
+        """Choose a user that no other sandbox has, by chance, lest the next pod should get the last one's."""
         taken = set()
         for other in all_sandboxes():
             with contextlib.suppress(FileNotFoundError):
                 taken.add(other.uid)
-        uid = int.from_bytes(hashlib.sha256(self.id.encode()).digest()[:4])
+        uid = int.from_bytes(os.urandom(4))
         while FIRST_UID + uid % UIDS in taken:
             uid += 1
         (self.directory / "uid").write_text(str(FIRST_UID + uid % UIDS))
@@ -172,6 +170,10 @@ class Sandbox:
         """Disconnect, unmount and remove everything of this sandbox, unless runc still has its jail."""
         if not self.hold() or self.alive():
             return
+        import shutil  # these are wanted here only, and cost each call of the runtime some milliseconds
+
+        from . import network
+
         if self.netns.exists():
             network.disconnect(self.netns.read_text())
         for container in self.containers():
@@ -270,7 +272,10 @@ def export_name(source: str, read_only: bool, recursive: bool) -> str:
 
     Raises FileNotFoundError when there is no such file.
     """
+    import hashlib
+
     found = Path(source).stat()
+
     key = repr([source, found.st_dev, found.st_ino, read_only, recursive])
     return hashlib.sha256(key.encode()).hexdigest()[:16]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 CONFIG = Path("/etc/casemate/microvm.json")
 STATE = Path("/var/lib/casemate/microvm")
@@ -20,8 +20,7 @@ class RuntimeFailure(Exception):
     """Something the runtime cannot or will not do; the text names cause, place and cure."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Size:
+class Size(NamedTuple):
     """One size class: what a guest gets."""
 
     name: str
@@ -30,8 +29,7 @@ class Size:
     template: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The runtime's configuration; roles/microvm/defaults/main.yml is its manual."""
 
     accelerator: str = "auto"
@@ -82,7 +80,7 @@ def load(path: Path = CONFIG) -> Settings:
         return Settings()
     except ValueError as error:
         raise RuntimeFailure(f"{path}: not JSON: {error}; deploy writes this file, run it again") from None
-    known = {field.name for field in dataclasses.fields(Settings)}
+    known = set(Settings._fields)
     if unknown := sorted(set(content) - known):
         raise RuntimeFailure(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
     try:

@@ -6,10 +6,10 @@ Pure functions: they read no file and change nothing but what they return.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from . import fields
 from .settings import MIB, RuntimeFailure
@@ -24,8 +24,7 @@ GUEST_FILE_SYSTEMS = {"bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgr
 """Types of mounts that need nothing of the host: crun makes them in the guest."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Volume:
+class Volume(NamedTuple):
     """A host's file or directory that a container sees."""
 
     source: str
@@ -34,8 +33,7 @@ class Volume:
     recursive: bool
 
 
-@dataclasses.dataclass(frozen=True)
-class Resources:
+class Resources(NamedTuple):
     """What a pod asks for; None where it sets no limit."""
 
     memory: int | None  # bytes

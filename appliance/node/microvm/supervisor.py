@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import dataclasses
 import json
 import os
 import selectors
@@ -37,13 +36,12 @@ TELL_TIME_S = 60
 MOST_CLIENTS = 1024
 
 
-@dataclasses.dataclass
 class Client:
-    connection: socket.socket
-    stream: int
-    decoder: protocol.Decoder = dataclasses.field(default_factory=lambda: protocol.Decoder(protocol.FROM_CLIENT))
-    outgoing: bytearray = dataclasses.field(default_factory=bytearray)
-    watched: int = 0  # which events of its connection the selector reports
+    def __init__(self, connection: socket.socket, stream: int) -> None:
+        self.connection, self.stream = connection, stream
+        self.decoder = protocol.Decoder(protocol.FROM_CLIENT)
+        self.outgoing = bytearray()
+        self.watched = 0  # which events of its connection the selector reports
 
 
 def main() -> int:
@@ -77,7 +75,7 @@ def _start(orders: dict) -> tuple[boot.Guest, dict]:
     guest, notes, broken = None, [], False
     if template := orders["template"]:
         try:
-            guest = boot.launch(dataclasses.replace(machine, **template["memory"], incoming=True))
+            guest = boot.launch(machine._replace(**template["memory"], incoming=True))
             boot.restore(guest, template["devices"])
             reply = _configure(guest, configure, min(deadline, time.monotonic() + orders["restore_deadline_s"]))
         except RuntimeFailure as error:

@@ -7,7 +7,6 @@ The agent waits and nothing is mounted, so it holds no secret and no identity bu
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -15,6 +14,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from . import boot, qemu, store, tsc
 from .image import Image, Report
@@ -32,8 +32,7 @@ OWN_NETWORK = ("setpriv", "--pdeathsig", "KILL", "unshare", "--net")
 """Put before QEMU on the host: it makes its tap in a network namespace that goes away with it, and ends with us."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Template:
+class Template(NamedTuple):
     directory: Path
     memory: Path
     devices: Path
@@ -133,7 +132,7 @@ def make(settings: Settings, image: Image, size: Size, accelerator: str, qemu_id
         read_only = qemu.private_memory_read_only(qemu.version())
         _try(settings, guest_machine, Template(files, files / "memory", files / "devices", read_only))
         record = {
-            "size": dataclasses.asdict(size), "accelerator": accelerator, "image": image.key, "read_only": read_only,
+            "size": size._asdict(), "accelerator": accelerator, "image": image.key, "read_only": read_only,
             "files": {n: {"identity": _identity(files / n), "sha256": _sha256(files / n)} for n in FILES},
         }  # fmt: skip
         store.write_json(files / "template.json", record)
@@ -158,14 +157,12 @@ def _on_host(guest_machine: Machine, work: Path) -> Machine:
     empty.mkdir()
     store.copy_sparse(Path(guest_machine.disk), work / "disk")
     shares = tuple((tag, str(empty)) for tag, _ in guest_machine.shares)
-    return dataclasses.replace(guest_machine, shares=shares, disk=str(work / "disk"))
+    return guest_machine._replace(shares=shares, disk=str(work / "disk"))
 
 
 def _try(settings: Settings, guest_machine: Machine, saved: Template) -> None:
     """Restore the template once, as pods will. Raises RuntimeFailure when the guest does not answer."""
-    restored = dataclasses.replace(
-        guest_machine, memory_file=str(saved.memory), memory_read_only=saved.read_only, incoming=True
-    )
+    restored = guest_machine._replace(memory_file=str(saved.memory), memory_read_only=saved.read_only, incoming=True)
     guest = boot.launch(restored, prefix=OWN_NETWORK)
     try:
         boot.restore(guest, str(saved.devices))
@@ -179,7 +176,7 @@ def _save(settings: Settings, guest_machine: Machine, files: Path) -> None:
     memory = files / "memory"
     with memory.open("wb") as file:
         file.truncate(guest_machine.memory_mib * MIB)
-    guest_machine = dataclasses.replace(guest_machine, memory_file=str(memory), memory_shared=True)
+    guest_machine = guest_machine._replace(memory_file=str(memory), memory_shared=True)
     guest = boot.launch(guest_machine, prefix=OWN_NETWORK)
     try:
         guest.call("ping", time.monotonic() + PATIENCE * settings.start_deadline_s)

@@ -13,7 +13,8 @@ exec     id, process (OCI process)      ``crun exec``; replies with the program'
                                         the caller goes before anybody has attached to it
 attach   key (a container's id, or      ``crun start`` for a container, then input and output until EXIT
          one that exec gave)
-started  id (or a key)                  replies when the program runs and is attached to, or why it does not
+started  id (or a key)                  ``crun start`` for a container; replies when the program runs and is attached
+                                        to, or why it does not
 delete   id                             ``crun delete --force``
 dial     port                           connects to it on the guest's localhost, then input and output until EXIT
 pause, resume, update (resources)  id   what crun does under these names
@@ -95,7 +96,8 @@ class Process:
         self.input_ended = False
         self.window = protocol.WINDOW
         self.listening = False  # its output has gone somewhere: to its stream, or where nobody listens
-        self.start_result: dict | None = None
+        self.starting = False
+        self.start_result: dict | None = None if spec is None else {}
         self.start_waiters: list[int] = []
 
 
@@ -476,17 +478,27 @@ class Agent:
         time.clock_settime_ns(time.CLOCK_REALTIME, time_ns)
         socket.sethostname(hostname)
         Path("/etc/machine-id").write_text(machine_id + "\n")
-        for tag, cache in shares.items():
-            Path("/run", tag).mkdir()
-            mount("9p", tag, f"/run/{tag}", f"trans=virtio,version=9p2000.L,msize=262144,cache={cache}")
-        DISK.mkdir()
-        mount("ext4", self.disk, str(DISK), "noinit_itable,discard", MS_NOATIME)
         for name, value in sysctl.items():
             Path("/proc/sys", name.replace(".", "/")).write_text(value)
         # The engine gives the addresses: a neighbour's advertisement must not add any.
         Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
         network.configure(interface)
         self._reply(stream, guest_kernel=os.uname().release)
+        self._mount(shares)
+
+    def _mount(self, shares: dict[str, str]) -> None:
+        """Mount what containers will need, while the host makes ready the first of them.
+
+        A guest that cannot is none: it ends, and the pod fails with what it printed.
+        """
+        try:
+            for tag, cache in shares.items():
+                Path("/run", tag).mkdir()
+                mount("9p", tag, f"/run/{tag}", f"trans=virtio,version=9p2000.L,msize=262144,cache={cache}")
+            DISK.mkdir()
+            mount("ext4", self.disk, str(DISK), "noinit_itable,discard", MS_NOATIME)
+        except OSError as error:
+            raise SystemExit(f"casemate: {error}") from None
 
     def call_clock(self, stream: int, *, time_ns: int) -> None:
         """Bring the clock to the host's, `time_ns`: gently, or at once where it is far off (the host slept)."""
@@ -575,28 +587,37 @@ class Agent:
         for caller in [caller for caller, called in self.callers.items() if called is process]:
             self.callers.pop(caller)
 
-        def running(error: str | None) -> None:
-            process.listening = True
-            process.start_result = {"error": error} if error else {}
-            for waiter in [stream, *process.start_waiters]:
-                self._reply(waiter, **process.start_result)
-            process.start_waiters = []
-            self._watch_outputs(process)
-
-        if process.spec is None:
-            self._crun("start", [process.container], running)
-        else:
-            running(None)
+        process.start_waiters.append(stream)
+        self._start(process)
 
     def call_started(self, stream: int, *, id: str) -> None:
         if "/" in id and id not in self.processes:  # an exec that was attached to, and has ended since
             self._reply(stream)
             return
         process = self._container(id)
-        if process.start_result is None:
-            process.start_waiters.append(stream)
-        else:
-            self._reply(stream, **process.start_result)
+        process.start_waiters.append(stream)
+        self._start(process)
+
+    def _start(self, process: Process) -> None:
+        """Start a container's program, once; an exec's runs already. Who waits learns of it when it is attached to."""
+
+        def started(error: str | None) -> None:
+            process.start_result = {"error": error} if error else {}
+            self._tell_started(process)
+
+        if process.spec is None and not process.starting:
+            process.starting = True
+            self._crun("start", [process.container], started)
+        self._tell_started(process)
+
+    def _tell_started(self, process: Process) -> None:
+        if process.start_result is None or (process.stream is None and not process.listening):
+            return
+        for waiter in process.start_waiters:
+            self._reply(waiter, **process.start_result)
+        process.start_waiters = []
+        process.listening = True
+        self._watch_outputs(process)
 
     def call_delete(self, stream: int, *, id: str) -> None:
         def deleted(error: str | None) -> None:
