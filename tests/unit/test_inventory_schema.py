@@ -68,9 +68,11 @@ def test_example_inventory_is_valid(name):
     assert inventory.hosts
 
 
-def test_reference_page_is_current():
+def test_reference_pages_are_current():
     page = (HERE / reference.PAGE).read_text(encoding="utf-8")
     assert page == reference.render(page, HERE), "run: python -m appliance.reference"
+    pods = (HERE / reference.PODS_PAGE).read_text(encoding="utf-8")
+    assert pods == reference.render_pods(pods), "run: python -m appliance.reference"
 
 
 def test_variables_of_our_connection_plugins_are_known(tmp_path):

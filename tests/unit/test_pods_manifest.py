@@ -1,13 +1,15 @@
 """Pod manifests: what is accepted, and how what is not is refused."""
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appliance.node.pods import manifest, schema
+from appliance.node.pods import documents, fields, manifest, schema
 
 MINIMAL = {
     "apiVersion": "v1",
@@ -42,15 +44,15 @@ def test_what_kubectl_writes_of_itself_is_accepted():
 @pytest.mark.parametrize(
     ("path", "value", "where"),
     [
-        ("spec.containers.0.lifecycle", {}, "spec.containers[0].lifecycle"),
-        ("spec.containers.0.envFrom", [], "spec.containers[0].envFrom"),
-        ("spec.containers.0.startupProbe", {}, "spec.containers[0].startupProbe"),
         ("spec.nodeSelector", {}, "spec.nodeSelector"),
-        ("spec.shareProcessNamespace", True, "spec.shareProcessNamespace"),
-        ("spec.volumes", [{"name": "v", "secret": {"secretName": "s"}}], "spec.volumes[0].secret"),
-        ("spec.volumes", [{"name": "v", "emptyDir": {"medium": "Memory"}}], "spec.volumes[0].emptyDir.medium"),
+        ("spec.containers.0.restartPolicy", "Always", "spec.containers[0].restartPolicy"),
+        ("spec.volumes", [{"name": "v", "nfs": {"server": "s", "path": "/"}}], "spec.volumes[0].nfs"),
+        (
+            "spec.containers.0.resources",
+            {"limits": {"ephemeral-storage": "1Gi"}},
+            "spec.containers[0].resources.limits.ephemeral-storage",
+        ),
         ("metadata.ownerReferences", [], "metadata.ownerReferences"),
-        ("spec.securityContext", {"fsGroup": 1}, "spec.securityContext.fsGroup"),
         (
             "spec.containers.0.securityContext",
             {"seLinuxOptions": {}},
@@ -161,8 +163,8 @@ def test_hash_follows_meaning_and_not_form(tmp_path):
     ("content", "message"),
     [
         ("a: [", "is not YAML"),
-        ("", "found 0 documents"),
-        ("kind: Pod\n---\nkind: Pod\n", "found 2 documents"),
+        ("", "found 0"),
+        ("kind: Pod\n---\nkind: Pod\n", "found 2"),
         ("\xff", "control characters|not YAML|expected a mapping"),
         ("- 1\n", "expected a mapping"),
     ],
@@ -198,3 +200,61 @@ def test_quantities_are_kubernetes_own(text, value):
 def test_what_is_no_quantity_is_an_error(text):
     with pytest.raises(ValueError):
         schema.parse_quantity(text)
+
+
+def test_kubernetes_types_are_as_kubernetes_publishes_them():
+    pytest.importorskip("kubernetes_validate")
+    script = Path(__file__).parents[2] / "scripts/pod_schema.py"
+    made = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout
+    assert made == (script.parents[1] / "appliance/node/pods/kubernetes.json").read_text(), (
+        "run: python scripts/pod_schema.py > appliance/node/pods/kubernetes.json"
+    )
+
+
+def test_every_field_of_the_tables_is_one_of_kubernetes():
+    named = [(kind, field) for kind, rules in fields.SUPPORTED.items() for field in rules if field]
+    named += [tuple(name.split(".")) for name in fields.INSTEAD]
+    assert [name for name in named if name[1] not in schema.published()[name[0]].get("properties", {})] == []
+    assert [name for name in fields.INSTEAD if name.split(".")[1] in fields.SUPPORTED[name.split(".")[0]]] == []
+
+
+def test_what_was_found_right_is_not_checked_again_until_it_changes(tmp_path):
+    path, checked, asked = tmp_path / "x.yaml", tmp_path / "checked", []
+
+    def load():
+        return documents.load(path, "Pod", lambda document: asked.append(document) or [], checked)[0]
+
+    path.write_text("a: 1\n")
+    assert load() == load() == {"a": 1}
+    assert len(asked) == 1
+    assert checked.stat().st_mode & 0o777 == 0o600
+    path.write_text("a: 2\n")
+    load()
+    assert len(asked) == 2
+
+
+def test_what_was_found_wrong_is_found_wrong_again(tmp_path):
+    path, checked = tmp_path / "x.yaml", tmp_path / "checked"
+    path.write_text("a: 1\n")
+    for _ in range(2):
+        with pytest.raises(manifest.ManifestError, match="no good"):
+            documents.load(path, "Pod", lambda _: [schema.Problem("a", "no good")], checked)
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"hostNetwork": True}, "spec.hostNetwork"),
+        ({"hostPID": True}, "spec.hostPID"),
+        ({"hostIPC": True}, "spec.hostIPC"),
+        ({"shareProcessNamespace": True}, "spec.shareProcessNamespace"),
+        ({"volumes": [{"name": "v", "hostPath": {"path": "/x", "type": "Socket"}}]}, "spec.volumes[0].hostPath.type"),
+    ],
+)
+def test_what_a_microvm_cannot_do_is_told_for_it_alone(changes, where):
+    document = copy.deepcopy(MINIMAL)
+    document["spec"] |= changes
+    assert [p.path for p in manifest.check(document, "microvm")] == [where]
+    assert manifest.check(document, "runc") == manifest.check(document) == []
+    document["spec"]["runtimeClassName"] = "microvm"
+    assert [p.path for p in manifest.check(document, "runc")] == [where]

@@ -67,8 +67,8 @@ class Engine:
     def _CreateContainer(self, pod_sandbox_id, config, sandbox_config):
         container = SimpleNamespace(
             id=f"c{len(self.calls)}", pod_sandbox_id=pod_sandbox_id, labels=config["labels"], state=CREATED,
-            metadata=SimpleNamespace(**config["metadata"]), exit_code=0, started_at=0, finished_at=0, reason="",
-            message="",
+            annotations=config["annotations"], metadata=SimpleNamespace(**config["metadata"]), exit_code=0,
+            started_at=0, finished_at=0, reason="", message="",
         )  # fmt: skip
         self.made.append(container)
         return SimpleNamespace(container_id=container.id)
@@ -99,6 +99,7 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "log_directory", lambda pod: tmp_path / "log")
     monkeypatch.setattr(runner.state, "write", lambda known: None)
     monkeypatch.setattr(runner.volumes, "write_hosts", lambda pod, address: tmp_path / "hosts")
+    monkeypatch.setattr(runner.volumes, "remove", lambda name: None)
     monkeypatch.setattr(runner.volumes, "prepare", lambda pod: {})
 
 
@@ -254,6 +255,82 @@ def test_a_pod_is_not_ready_before_its_readiness_probe_says_so(monkeypatch):
     assert "readinessProbe: refused" in one.state.reason
     one.step()
     assert one.state.ready
+
+
+def test_a_startup_probe_holds_back_the_others_and_stops_what_never_starts(monkeypatch):
+    answers = iter(["not yet", "", "dead", "not yet", "not yet"])
+    asked = []
+
+    def look(definition, *_):
+        asked.append(definition["tcpSocket"]["port"])
+        return next(answers)
+
+    monkeypatch.setattr(runner.probes, "look", look)
+    engine, the_pod = Engine(), pod()
+    the_pod.containers[0] |= {
+        "ports": [{"name": "web", "containerPort": 80}],
+        "startupProbe": {"tcpSocket": {"port": "web"}, "failureThreshold": 2, "periodSeconds": 1},
+        "livenessProbe": {"tcpSocket": {"port": 81}, "failureThreshold": 1, "periodSeconds": 1},
+    }
+    clock = iter(range(0, 1000, 5))
+    one = runner.Runner(the_pod, engine, Settings(), clock=lambda: next(clock))
+    for _ in range(3):  # starts, not yet, started and at once dead
+        one.step()
+    assert asked == [80, 80, 81]
+    assert engine.calls.count("StopContainer") == 1
+    for _ in range(3):  # started anew, and never up
+        one.step()
+    assert asked == [80, 80, 81, 80, 80]
+    assert engine.calls.count("StopContainer") == 2
+
+
+def test_a_probe_may_have_a_grace_period_of_its_own(monkeypatch):
+    engine, the_pod, given = Engine(), pod(), []
+    the_pod.containers[0]["livenessProbe"] = {
+        "tcpSocket": {"port": 1}, "failureThreshold": 1, "terminationGracePeriodSeconds": 7
+    }  # fmt: skip
+    monkeypatch.setattr(runner.probes, "look", lambda *_: "refused")
+    monkeypatch.setattr(engine, "_StopContainer", lambda container_id, timeout: given.append(timeout))
+    started(engine, the_pod)
+    assert given == [7]
+
+
+def test_a_failing_post_start_hook_stops_its_container(monkeypatch):
+    engine = Engine()
+    the_pod = pod(restartPolicy="Never")
+    the_pod.containers[0]["lifecycle"] = {"postStart": {"exec": {"command": ["no"]}}}
+    monkeypatch.setattr(runner.hooks.probes, "look", lambda *_: "no exited 1")
+    one = started(engine, the_pod)
+    assert one.state.state == "failed"
+    assert engine.calls.count("StopContainer") == 1
+
+
+def test_a_pre_stop_hook_takes_its_time_from_the_grace_period(monkeypatch):
+    engine, hook, given = Engine(), {"sleep": {"seconds": 3}}, []
+    moments = iter([0.0, 3.0])
+    monkeypatch.setattr(runner.hooks.time, "monotonic", lambda: next(moments))
+    monkeypatch.setattr(runner.hooks.time, "sleep", given.append)
+    container = SimpleNamespace(
+        id="c", annotations={runner.hooks.PRE_STOP_ANNOTATION: json.dumps(hook)}, metadata=SimpleNamespace(name="c")
+    )
+    assert runner.hooks.before_stop(engine, container, 10) == 7
+    assert given == [3]
+    assert runner.hooks.before_stop(engine, container, 0) == 0  # no grace, no hook
+
+
+def test_a_pod_past_its_deadline_has_failed_and_stays_stopped():
+    engine = Engine()
+    one = started(engine, pod(activeDeadlineSeconds=60))
+    engine.boxes[0].created_at = int(time.time() * 1e9)
+    one.step()
+    one.step()
+    assert one.state.ready
+    engine.boxes[0].created_at = int((time.time() - 61) * 1e9)
+    for _ in range(2):
+        one.step()
+        assert (one.state.state, one.state.ready) == ("failed", False)
+        assert one.state.reason.startswith("DeadlineExceeded")
+    assert [c.state for c in engine.made] == [EXITED]
 
 
 def test_a_dead_runners_state_is_not_ready(tmp_path):

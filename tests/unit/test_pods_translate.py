@@ -1,8 +1,10 @@
 """What the engine is asked for, given a manifest."""
 
+import json
+
 import pytest
 
-from appliance.node.pods import manifest, translate, volumes
+from appliance.node.pods import hooks, manifest, translate
 
 
 def pod(spec=None, **container):
@@ -64,7 +66,7 @@ def test_downward_fields_and_config_maps_reach_the_environment():
             {"name": "GONE", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "no", "optional": True}}},
         ]
     )
-    around = translate.Surroundings(address="10.0.0.9", config_map=lambda name, optional: {"k": b"v"})
+    around = translate.Surroundings(address="10.0.0.9", load=lambda kind, name, optional: {"k": b"v"})
     config = container_of(the_pod, around)
     assert {entry["key"]: entry["value"] for entry in config["envs"]} == {"IP": "10.0.0.9", "K": "v"}
 
@@ -72,7 +74,7 @@ def test_downward_fields_and_config_maps_reach_the_environment():
 def test_a_missing_config_map_key_is_an_error_that_names_it():
     the_pod = pod(env=[{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "no"}}}])
     with pytest.raises(translate.PodConfigError, match=r"env K.*'no'"):
-        container_of(the_pod, translate.Surroundings(config_map=lambda name, optional: {}))
+        container_of(the_pod, translate.Surroundings(load=lambda kind, name, optional: {}))
 
 
 def test_seccomp_is_on_unless_it_is_turned_off():
@@ -127,30 +129,47 @@ def test_resolver_settings_come_from_the_host_and_dns_config_adds():
     assert translate.dns_config(alone, host)["servers"] == ["1.1.1.1"]
 
 
-def test_a_planted_link_does_not_lead_a_sub_path_out_of_its_volume(tmp_path):
-    (tmp_path / "volume").mkdir()
-    (tmp_path / "volume" / "link").symlink_to("/etc")
-    with pytest.raises(volumes.VolumeError, match="leads out"):
-        volumes.sub_path(tmp_path / "volume", "link/cron.d")
-    assert volumes.sub_path(tmp_path / "volume", "new/dir").is_dir()
+def test_variables_from_whole_objects_come_first_and_single_ones_win():
+    the_pod = pod(
+        envFrom=[{"prefix": "M_", "configMapRef": {"name": "m"}}, {"secretRef": {"name": "s"}}],
+        env=[{"name": "k", "valueFrom": {"secretKeyRef": {"name": "s", "key": "other"}}}],
+    )
+    objects = {("ConfigMap", "m"): {"k": b"1"}, ("Secret", "s"): {"k": b"2", "other": b"3"}}
+    config = container_of(the_pod, translate.Surroundings(load=lambda kind, name, optional: objects[kind, name]))
+    assert {e["key"]: e["value"] for e in config["envs"]} == {"M_k": "1", "k": "3", "other": "3"}
 
 
-def test_a_config_map_volume_has_its_files_and_modes(tmp_path, monkeypatch):
-    monkeypatch.setattr(volumes.configmaps, "require", lambda name, optional: {"a": b"1", "b": b"2"})
-    source = {"name": "m", "items": [{"key": "b", "path": "d/x", "mode": 0o400}]}
-    paths = volumes.prepare(pod({"volumes": [{"name": "v", "configMap": source}]}), tmp_path)
-    files = [path for path in paths["v"].rglob("*") if path.is_file()]
-    assert [(str(f.relative_to(paths["v"])), f.read_bytes(), f.stat().st_mode & 0o777) for f in files] == [
-        ("d/x", b"2", 0o400)
+def test_a_value_that_is_no_text_cannot_be_a_variable_and_is_not_shown():
+    the_pod = pod(env=[{"name": "K", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}])
+    with pytest.raises(translate.PodConfigError, match="use a volume") as caught:
+        container_of(the_pod, translate.Surroundings(load=lambda kind, name, optional: {"k": b"hidden\xff"}))
+    assert "hidden" not in str(caught.value)
+
+
+def test_labels_and_annotations_are_told_singly():
+    variables = [
+        {"name": n, "valueFrom": {"fieldRef": {"fieldPath": f"metadata.{where}['{key}']"}}}
+        for n, where, key in (("A", "annotations", "io.casemate.x"), ("B", "labels", "no"))
     ]
+    config = container_of(pod(env=variables))
+    assert {e["key"]: e["value"] for e in config["envs"]} == {"A": "y", "B": ""}
 
 
-def test_a_host_path_that_is_not_there_is_an_error_with_a_cure(tmp_path):
-    with pytest.raises(volumes.VolumeError, match="DirectoryOrCreate"):
-        volumes.prepare(pod({"volumes": [{"name": "v", "hostPath": {"path": str(tmp_path / "no")}}]}), tmp_path)
+def test_namespaces_of_the_host_and_of_the_pod():
+    def namespaces(**spec):
+        return translate.sandbox_config(pod(spec), 0, "")["linux"]["security_context"]["namespace_options"]
+
+    assert namespaces() == {"network": "POD", "pid": "CONTAINER", "ipc": "POD"}
+    assert namespaces(hostPID=True, hostIPC=True, hostNetwork=True) == dict.fromkeys(("network", "pid", "ipc"), "NODE")
+    assert namespaces(shareProcessNamespace=True)["pid"] == "POD"
 
 
-def test_the_pods_volumes_are_closed_to_the_hosts_users(tmp_path):
-    paths = volumes.prepare(pod({"volumes": [{"name": "v", "emptyDir": {}}]}), tmp_path)
-    assert paths["v"].stat().st_mode & 0o777 == 0o777
-    assert (tmp_path / "web").stat().st_mode & 0o777 == 0o700
+def test_a_stop_hook_travels_with_its_container_and_needs_no_manifest():
+    the_pod = pod(
+        ports=[{"name": "web", "containerPort": 80}],
+        lifecycle={"preStop": {"httpGet": {"port": "web", "path": "/bye"}}},
+    )
+    annotations = container_of(the_pod, translate.Surroundings(address="10.0.0.9"))["annotations"]
+    assert json.loads(annotations[hooks.PRE_STOP_ANNOTATION]) == {
+        "httpGet": {"port": 80, "path": "/bye", "host": "10.0.0.9"}
+    }

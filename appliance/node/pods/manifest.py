@@ -1,211 +1,27 @@
 """Kubernetes v1 Pod manifests: read, check against what the pod runner can do, and identify.
 
-What is not listed here is refused by name: a manifest that runs does all that it says.
+Single fields are judged by the schema (schema.py, fields.py); here is what only several fields together can tell.
 """
 
 import hashlib
 import json
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from . import schema as s
+from . import documents, objects, schema, settings
+from .documents import SUFFIXES, ManifestError
+from .schema import Problem
 
 MANIFEST_DIRECTORY = Path("/etc/casemate/pods")
-SUFFIXES = (".yaml", ".yml", ".json")
-
-_LABEL = s.text(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", "a name of lower-case letters, digits and dashes")
-_SUBDOMAIN = s.text(
-    r"(?=.{1,253}$)[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
-    "a name of lower-case letters, digits, dashes and dots",
-)
-_ANY = s.text()
-_SECONDS = s.integer(0, 86400)
-_PORT = s.integer(1, 65535)
-_ID = s.integer(0, 2**31 - 1)
-_ABSOLUTE = s.text(r"/.*", "an absolute path")
-_RELATIVE = s.text(r"(?!/)(?!(.*/)?\.\.(/|$)).+", "a relative path without ..")
-_EMPTY = s.record({})
-
-_PROBE_PORT_ACTIONS = {
-    "exec": s.record({"command": s.listing(_ANY, 1)}, ("command",)),
-    "httpGet": s.record(
-        {
-            "path": _ANY,
-            "port": _PORT,
-            "host": s.address,
-            "scheme": s.one_of("HTTP", "HTTPS"),
-            "httpHeaders": s.listing(s.record({"name": _ANY, "value": _ANY}, ("name", "value"))),
-        },
-        ("port",),
-    ),
-    "tcpSocket": s.record({"port": _PORT, "host": s.address}, ("port",)),
-}
-_PROBE = s.record(
-    {
-        **_PROBE_PORT_ACTIONS,
-        "initialDelaySeconds": _SECONDS,
-        "periodSeconds": s.integer(1, 86400),
-        "timeoutSeconds": s.integer(1, 3600),
-        "successThreshold": s.integer(1, 100),
-        "failureThreshold": s.integer(1, 1000),
-    },
-    exactly_one=tuple(_PROBE_PORT_ACTIONS),
-)
-_SECCOMP = s.record({"type": s.one_of("RuntimeDefault", "Unconfined")}, ("type",))
-_CONFIG_KEY = s.record({"name": _SUBDOMAIN, "key": _ANY, "optional": s.boolean}, ("name", "key"))
-_FIELD_PATHS = ("metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", "status.podIP", "status.hostIP")
-_ENV = s.record(
-    {
-        "name": s.text(r"[^=\0]+", "a variable's name"),
-        "value": _ANY,
-        "valueFrom": s.record(
-            {
-                "fieldRef": s.record(
-                    {"fieldPath": s.one_of(*_FIELD_PATHS), "apiVersion": s.one_of("v1")}, ("fieldPath",)
-                ),
-                "configMapKeyRef": _CONFIG_KEY,
-            },
-            exactly_one=("fieldRef", "configMapKeyRef"),
-        ),
-    },
-    ("name",),
-)
-_RESOURCES = s.record(
-    {
-        "limits": s.record({"cpu": s.quantity, "memory": s.quantity}),
-        "requests": s.record({"cpu": s.quantity, "memory": s.quantity}),
-    }
-)
-_CONTAINER_FIELDS: dict[str, s.Check] = {
-    "name": _LABEL,
-    "image": s.text(r"\S+", "an image reference"),
-    "imagePullPolicy": s.one_of("IfNotPresent", "Always", "Never"),
-    "command": s.listing(_ANY),
-    "args": s.listing(_ANY),
-    "workingDir": _ABSOLUTE,
-    "env": s.listing(_ENV),
-    "ports": s.listing(
-        s.record(
-            {
-                "name": _ANY,
-                "containerPort": _PORT,
-                "hostPort": _PORT,
-                "hostIP": s.address,
-                "protocol": s.one_of("TCP", "UDP"),
-            },
-            ("containerPort",),
-        )
-    ),
-    "resources": _RESOURCES,
-    "volumeMounts": s.listing(
-        s.record(
-            {"name": _LABEL, "mountPath": _ABSOLUTE, "readOnly": s.boolean, "subPath": _RELATIVE},
-            ("name", "mountPath"),
-        ),
-        unique="mountPath",
-    ),
-    "securityContext": s.record(
-        {
-            "privileged": s.boolean,
-            "runAsUser": _ID,
-            "runAsGroup": _ID,
-            "runAsNonRoot": s.boolean,
-            "readOnlyRootFilesystem": s.boolean,
-            "allowPrivilegeEscalation": s.boolean,
-            "capabilities": s.record({"add": s.listing(_ANY), "drop": s.listing(_ANY)}),
-            "seccompProfile": _SECCOMP,
-        }
-    ),
-}
-_CONTAINER = s.record(
-    {**_CONTAINER_FIELDS, "livenessProbe": _PROBE, "readinessProbe": _PROBE}, required=("name", "image")
-)
-_INIT_CONTAINER = s.record(_CONTAINER_FIELDS, required=("name", "image"))
-_HOST_PATH_TYPES = ("", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket")
-_KEY_TO_PATH = s.record({"key": _ANY, "path": _RELATIVE, "mode": s.integer(0, 0o777)}, ("key", "path"))
-_VOLUME_KINDS: dict[str, s.Check] = {
-    "emptyDir": _EMPTY,
-    "hostPath": s.record({"path": _ABSOLUTE, "type": s.one_of(*_HOST_PATH_TYPES)}, ("path",)),
-    "configMap": s.record(
-        {
-            "name": _SUBDOMAIN,
-            "items": s.listing(_KEY_TO_PATH),
-            "defaultMode": s.integer(0, 0o777),
-            "optional": s.boolean,
-        },
-        ("name",),
-    ),
-}
-_NO_CLOUD = "there is no cluster whose services or accounts a pod could use"
-_SPEC = s.record(
-    {
-        "containers": s.listing(_CONTAINER, 1, unique="name"),
-        "initContainers": s.listing(_INIT_CONTAINER, unique="name"),
-        "volumes": s.listing(
-            s.record({"name": _LABEL, **_VOLUME_KINDS}, ("name",), exactly_one=tuple(_VOLUME_KINDS)), unique="name"
-        ),
-        "restartPolicy": s.one_of("Always", "OnFailure", "Never"),
-        "terminationGracePeriodSeconds": _SECONDS,
-        "runtimeClassName": _SUBDOMAIN,
-        "hostNetwork": s.boolean,
-        "hostname": _LABEL,
-        "hostAliases": s.listing(s.record({"ip": s.address, "hostnames": s.listing(_ANY, 1)}, ("ip", "hostnames"))),
-        "dnsPolicy": s.one_of("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
-        "dnsConfig": s.record(
-            {
-                "nameservers": s.listing(s.address),
-                "searches": s.listing(_ANY),
-                "options": s.listing(s.record({"name": _ANY, "value": _ANY}, ("name",))),
-            }
-        ),
-        "securityContext": s.record(
-            {
-                "runAsUser": _ID,
-                "runAsGroup": _ID,
-                "runAsNonRoot": s.boolean,
-                "supplementalGroups": s.listing(_ID),
-                "seccompProfile": _SECCOMP,
-                "sysctls": s.listing(s.record({"name": _ANY, "value": _ANY}, ("name", "value")), unique="name"),
-            }
-        ),
-        "enableServiceLinks": s.boolean,
-        "automountServiceAccountToken": s.one_of(False, why=_NO_CLOUD),
-    },
-    ("containers",),
-)
-_POD = s.record(
-    {
-        "apiVersion": s.one_of("v1"),
-        "kind": s.one_of("Pod"),
-        "metadata": s.record(
-            {
-                "name": _LABEL,
-                "namespace": _LABEL,
-                "uid": s.text(r"[-a-zA-Z0-9]{1,63}", "a UID"),
-                "labels": s.mapping(_ANY),
-                "annotations": s.mapping(_ANY),
-                "creationTimestamp": s.one_of(None),
-            },
-            ("name",),
-        ),
-        "spec": _SPEC,
-        "status": _EMPTY,
-    },
-    ("apiVersion", "kind", "metadata", "spec"),
-)
-
-
-class ManifestError(Exception):
-    """A manifest that cannot be run: `source` is its file, `problems` all that is wrong with it, one line each."""
-
-    def __init__(self, source: str | Path, problems: list[str]):
-        self.source, self.problems = str(source), problems
-        super().__init__("\n".join(f"{source}: {problem}" for problem in problems))
+MICROVM = "microvm"
+_HOST_NAMESPACES = ("hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace")
+_NOT_IN_A_GUEST = ("Socket", "CharDevice", "BlockDevice")
+_NOT_FOR_INIT = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle")
+_CLUSTER_FIELDS = ("metadata.name", "metadata.namespace", "metadata.uid", "metadata.labels", "metadata.annotations")
 
 
 @dataclass(frozen=True)
@@ -235,8 +51,11 @@ class Pod:
 
     @cached_property
     def hash(self) -> str:
-        """16 hex digits that change when the manifest's meaning does; comments and key order do not count."""
-        canonical = json.dumps(self.manifest, sort_keys=True, separators=(",", ":"))
+        """16 hex digits that change when the meaning of the manifest, or a ConfigMap or Secret that it names, does.
+
+        Comments and the order of keys in the manifest do not count.
+        """
+        canonical = json.dumps(self.manifest, sort_keys=True, separators=(",", ":")) + objects.digest(self.spec)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
@@ -261,65 +80,132 @@ class Pod:
         return bool(self.spec.get("hostNetwork"))
 
 
-def check(document: Any) -> list[s.Problem]:
-    """All problems of one Pod document; an empty list means that it can be run."""
-    problems: list[s.Problem] = []
+def check(document: Any, default_handler: str = "") -> list[Problem]:
+    """All problems of one Pod document; an empty list means that it can be run.
+
+    `default_handler` is the runtime of pods that name none; what it cannot do is not looked for where it is not known.
+    """
     if isinstance(document, dict) and document.get("kind") not in (None, "Pod"):
-        return [s.Problem("kind", f"expected Pod; got {document['kind']!r}")]
-    _POD(document, "", problems)
-    if not problems:
-        _cross_checks(document["spec"], problems)
-    return problems
+        return [Problem("kind", f"expected Pod; got {document['kind']!r}")]
+    problems = schema.check(document, "Pod")
+    return problems or list(_cross_checks(document["spec"], default_handler))
 
 
-def _cross_checks(spec: dict[str, Any], problems: list[s.Problem]) -> None:
-    volumes = {volume["name"] for volume in spec.get("volumes") or []}
-    seen_host_ports: set[tuple[str, int]] = set()
+def handler_problems(spec: dict[str, Any], handler: str) -> Iterator[Problem]:
+    """What a pod asks for that its runtime cannot do."""
+    if handler != MICROVM:
+        return
+    for field in _HOST_NAMESPACES:
+        if spec.get(field):
+            yield Problem(
+                f"spec.{field}", "is not for a microVM, which has a kernel of its own; set runtimeClassName: runc"
+            )
+    for index, volume in enumerate(spec.get("volumes") or []):
+        kind = (volume.get("hostPath") or {}).get("type")
+        if kind in _NOT_IN_A_GUEST:
+            yield Problem(
+                f"spec.volumes[{index}].hostPath.type",
+                f"a {kind} of the host cannot be used in a microVM; set runtimeClassName: runc",
+            )
+
+
+def _cross_checks(spec: dict[str, Any], default_handler: str) -> Iterator[Problem]:
+    yield from handler_problems(spec, spec.get("runtimeClassName") or default_handler)
+    if spec.get("hostPID") and spec.get("shareProcessNamespace"):
+        yield Problem("spec.shareProcessNamespace", "excludes hostPID")
+    if spec.get("dnsPolicy") == "None" and not (spec.get("dnsConfig") or {}).get("nameservers"):
+        yield Problem("spec.dnsConfig.nameservers", "is required with dnsPolicy None")
+    if (context := spec.get("securityContext") or {}).get("fsGroupChangePolicy") and context.get("fsGroup") is None:
+        yield Problem("spec.securityContext.fsGroupChangePolicy", "needs fsGroup as well")
+    for index, volume in enumerate(spec.get("volumes") or []):
+        yield from _volume(volume, f"spec.volumes[{index}]")
     init_names = {container["name"] for container in spec.get("initContainers") or []}
+    host_ports: set[tuple[str, int]] = set()
     for group in ("initContainers", "containers"):
         for index, container in enumerate(spec.get(group) or []):
             where = f"spec.{group}[{index}]"
             if group == "containers" and container["name"] in init_names:
-                problems.append(s.Problem(f"{where}.name", f"{container['name']!r} is an init container's name too"))
-            for number, mount in enumerate(container.get("volumeMounts") or []):
-                if mount["name"] not in volumes:
-                    problems.append(
-                        s.Problem(
-                            f"{where}.volumeMounts[{number}].name", f"no volume {mount['name']!r} in spec.volumes"
-                        )
-                    )
-            for number, variable in enumerate(container.get("env") or []):
-                if variable.get("value") is not None and variable.get("valueFrom") is not None:
-                    problems.append(s.Problem(f"{where}.env[{number}]", "value and valueFrom exclude each other"))
-            for number, port in enumerate(container.get("ports") or []):
-                key = (port.get("protocol") or "TCP", port.get("hostPort") or 0)
-                if key[1] and key in seen_host_ports:
-                    problems.append(s.Problem(f"{where}.ports[{number}].hostPort", f"{key[1]} is used more than once"))
-                seen_host_ports.add(key)
-                if spec.get("hostNetwork") and key[1] not in (0, port["containerPort"]):
-                    problems.append(
-                        s.Problem(f"{where}.ports[{number}].hostPort", "must equal containerPort with hostNetwork")
-                    )
-    if spec.get("dnsPolicy") == "None" and not (spec.get("dnsConfig") or {}).get("nameservers"):
-        problems.append(s.Problem("spec.dnsConfig.nameservers", "is required with dnsPolicy None"))
+                yield Problem(f"{where}.name", f"{container['name']!r} is an init container's name too")
+            if group == "initContainers":
+                for field in _NOT_FOR_INIT:
+                    if container.get(field) is not None:
+                        yield Problem(f"{where}.{field}", "is not for init containers, which run to their end")
+            yield from _container(spec, container, where, host_ports)
+
+
+def _container(
+    spec: dict[str, Any], container: dict[str, Any], where: str, host_ports: set[tuple[str, int]]
+) -> Iterator[Problem]:
+    volumes = {volume["name"] for volume in spec.get("volumes") or []}
+    for number, mount in enumerate(container.get("volumeMounts") or []):
+        if mount["name"] not in volumes:
+            yield Problem(f"{where}.volumeMounts[{number}].name", f"no volume {mount['name']!r} in spec.volumes")
+    for number, variable in enumerate(container.get("env") or []):
+        if variable.get("value") is not None and variable.get("valueFrom") is not None:
+            yield Problem(f"{where}.env[{number}]", "value and valueFrom exclude each other")
+    names = set()
+    for number, port in enumerate(container.get("ports") or []):
+        key = (port.get("protocol") or "TCP", port.get("hostPort") or 0)
+        if key[1] and key in host_ports:
+            yield Problem(f"{where}.ports[{number}].hostPort", f"{key[1]} is used more than once")
+        host_ports.add(key)
+        if spec.get("hostNetwork") and key[1] not in (0, port["containerPort"]):
+            yield Problem(f"{where}.ports[{number}].hostPort", "must equal containerPort with hostNetwork")
+        if port.get("name") in names:
+            yield Problem(f"{where}.ports[{number}].name", f"{port['name']!r} is used more than once")
+        names |= {port["name"]} if port.get("name") else set()
+    for probe in ("livenessProbe", "readinessProbe", "startupProbe"):
+        definition = container.get(probe) or {}
+        yield from _action(definition, f"{where}.{probe}", names)
+        if probe == "readinessProbe" and definition.get("terminationGracePeriodSeconds") is not None:
+            yield Problem(f"{where}.{probe}.terminationGracePeriodSeconds", "is not for a probe that ends nothing")
+        if probe != "readinessProbe" and definition.get("successThreshold") not in (None, 1):
+            yield Problem(f"{where}.{probe}.successThreshold", "expected 1, the only value for this probe")
+    for hook in ("postStart", "preStop"):
+        yield from _action((container.get("lifecycle") or {}).get(hook) or {}, f"{where}.lifecycle.{hook}", names)
+    for kind, limit in ((container.get("resources") or {}).get("limits") or {}).items():
+        request = ((container.get("resources") or {}).get("requests") or {}).get(kind)
+        if None not in (request, limit) and schema.parse_quantity(request) > schema.parse_quantity(limit):
+            yield Problem(f"{where}.resources.requests.{kind}", f"{request} is more than the limit, {limit}")
+
+
+def _action(definition: dict[str, Any], where: str, port_names: set[str]) -> Iterator[Problem]:
+    for action in ("httpGet", "tcpSocket"):
+        port = (definition.get(action) or {}).get("port")
+        if isinstance(port, str) and port not in port_names:
+            yield Problem(f"{where}.{action}.port", f"no port of this container is called {port!r}")
+
+
+def _volume(volume: dict[str, Any], where: str) -> Iterator[Problem]:
+    empty = volume.get("emptyDir") or {}
+    if empty.get("sizeLimit") is not None and empty.get("medium") != "Memory":
+        yield Problem(
+            f"{where}.emptyDir.sizeLimit", "needs medium: Memory; a volume of storage_volumes may have a size on disk"
+        )
+    paths: set[str] = set()
+    sources = [(where, volume)]
+    projected = (volume.get("projected") or {}).get("sources") or []
+    sources += [(f"{where}.projected.sources[{number}]", source) for number, source in enumerate(projected)]
+    for place, source in sources:
+        for kind in ("configMap", "secret", "downwardAPI"):
+            for number, item in enumerate((source.get(kind) or {}).get("items") or []):
+                here = f"{place}.{kind}.items[{number}]"
+                if item["path"] in paths:
+                    yield Problem(f"{here}.path", f"{item['path']!r} is used more than once")
+                paths.add(item["path"])
+                path = (item.get("fieldRef") or {}).get("fieldPath") or ""
+                if kind == "downwardAPI" and not path.startswith(_CLUSTER_FIELDS):
+                    yield Problem(f"{here}.fieldRef.fieldPath", f"expected a field of metadata; got {path!r}")
 
 
 def load(path: Path) -> Pod:
-    """The pod of one manifest file, YAML or JSON. Raises ManifestError for whatever is wrong with it."""
+    """The pod of one manifest file of this host, YAML or JSON. Raises ManifestError for whatever is wrong with it."""
+    handler = settings.load().default_handler
     try:
-        documents = [document for document in yaml.safe_load_all(path.read_text("utf-8")) if document is not None]
-    except OSError as error:
-        raise ManifestError(path, [f"cannot be read: {error.strerror}"]) from None
-    except UnicodeDecodeError as error:
-        raise ManifestError(path, [f"is not UTF-8 text: {error.reason} at byte {error.start}"]) from None
-    except yaml.YAMLError as error:
-        raise ManifestError(path, [f"is not YAML: {' '.join(str(error).split())}"]) from None
-    if len(documents) != 1:
-        raise ManifestError(path, [f"expected one Pod in a file; found {len(documents)} documents"])
-    problems = check(documents[0])
-    if problems:
-        raise ManifestError(path, [str(problem) for problem in problems])
-    return Pod(documents[0], str(path))
+        document, _ = documents.load(path, f"Pod {handler}", lambda found: check(found, handler))
+    except FileNotFoundError:
+        raise ManifestError(path, ["does not exist"]) from None
+    return Pod(document, str(path))
 
 
 def load_directory(directory: Path = MANIFEST_DIRECTORY) -> tuple[dict[str, Pod], list[ManifestError]]:
@@ -332,12 +218,16 @@ def load_directory(directory: Path = MANIFEST_DIRECTORY) -> tuple[dict[str, Pod]
     errors: list[ManifestError] = []
     files = sorted(directory.iterdir()) if directory.is_dir() else []
     for path in files:
-        if path.name.startswith(".") or path.suffix not in SUFFIXES or not path.is_file():
+        if path.name.startswith(".") or path.suffix not in SUFFIXES:
+            continue
+        if not path.is_file():
+            if path.is_symlink() or path.exists():  # else it went away between listing and reading
+                errors.append(ManifestError(path, ["is not a file, or a link that leads to none"]))
             continue
         try:
             pod = load(path)
         except ManifestError as error:
-            if path.exists():  # else it went away between listing and reading
+            if path.exists():
                 errors.append(error)
             continue
         if pod.name in pods:

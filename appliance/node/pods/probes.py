@@ -1,4 +1,4 @@
-"""Liveness and readiness probes of containers."""
+"""Startup, liveness and readiness probes of containers."""
 
 import http.client
 import socket
@@ -11,31 +11,48 @@ from .cri_model import CriError
 if TYPE_CHECKING:
     from .cri import Cri
 
+_GRPC_SERVING = 1
+
 
 class Probe:
-    """One probe and its memory: `success` is its standing verdict, `due` when it runs next (seconds, monotonic)."""
+    """One probe and its memory: `success` is its standing verdict, `due` when it runs next (seconds, monotonic).
+
+    `failed`: it has failed as often in a row as it may; a startup probe has no other sign of that, as it never stood
+    at success.
+    """
 
     def __init__(self, definition: dict[str, Any], started: float, success: bool):
         self.definition = definition
         self.success = success
+        self.failed = False
         self.message = "not probed yet"
         self.due = started + _value(definition, "initialDelaySeconds", 0)
-        self._streak = 0  # results in a row that contradict the verdict
+        self._in_a_row = 0  # results like the last one
+        self._last_wrong = False
 
     def step(self, now: float, look: Callable[[dict[str, Any], float], str]) -> None:
         """Run the probe if it is due. `look` gets the definition and a timeout, and returns what is wrong, or ''."""
         if now < self.due:
             return
-        wrong = look(self.definition, _value(self.definition, "timeoutSeconds", 1))
-        self.message = wrong
+        self.message = look(self.definition, _value(self.definition, "timeoutSeconds", 1))
         self.due = now + _value(self.definition, "periodSeconds", 10)
-        if (not wrong) == self.success:
-            self._streak = 0
-            return
-        self._streak += 1
-        needed = ("failureThreshold", 3) if self.success else ("successThreshold", 1)
-        if self._streak >= _value(self.definition, *needed):
-            self.success, self._streak = not self.success, 0
+        wrong = bool(self.message)
+        self._in_a_row = self._in_a_row + 1 if wrong == self._last_wrong else 1
+        self._last_wrong = wrong
+        needed = ("failureThreshold", 3) if wrong else ("successThreshold", 1)
+        if self._in_a_row >= _value(self.definition, *needed):
+            self.success, self.failed = not wrong, wrong
+
+
+def with_port_numbers(definition: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
+    """A probe or hook whose ports are numbers, where they are names of the container's ports."""
+    numbers = {port.get("name"): port["containerPort"] for port in container.get("ports") or []}
+    result = dict(definition)
+    for action in ("httpGet", "tcpSocket"):
+        if definition.get(action) is not None:
+            port = definition[action]["port"]
+            result[action] = {**definition[action], "port": numbers[port] if isinstance(port, str) else port}
+    return result
 
 
 def look(definition: dict[str, Any], timeout: float, cri: "Cri", container_id: str, address: str) -> str:
@@ -45,10 +62,12 @@ def look(definition: dict[str, Any], timeout: float, cri: "Cri", container_id: s
             return _exec(definition["exec"], timeout, cri, container_id)
         if definition.get("httpGet") is not None:
             return _http(definition["httpGet"], timeout, address)
+        if definition.get("grpc") is not None:
+            return _grpc(definition["grpc"], timeout, address)
         target = definition["tcpSocket"]
         with socket.create_connection((target.get("host") or address, target["port"]), timeout):
             return ""
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         return f"{type(error).__name__}: {error}"
 
 
@@ -77,7 +96,28 @@ def _http(action: dict[str, Any], timeout: float, address: str) -> str:
         status = connection.getresponse().status
     finally:
         connection.close()
-    return "" if 200 <= status < 400 else f"HTTP {status} from {host}:{port}{action.get('path') or '/'}"
+    fine = 200 <= status < 400 or action.get("any_status")
+    return "" if fine else f"HTTP {status} from {host}:{port}{action.get('path') or '/'}"
+
+
+def _grpc(action: dict[str, Any], timeout: float, address: str) -> str:
+    """Ask grpc.health.v1.Health/Check: the request's field 1 is a service's name, the answer's field 1 its state."""
+    import grpc
+
+    name = (action.get("service") or "").encode()
+    target = f"[{address}]" if ":" in address else address
+    with grpc.insecure_channel(f"{target}:{action['port']}", [("grpc.enable_http_proxy", 0)]) as channel:
+        ask = channel.unary_unary("/grpc.health.v1.Health/Check")
+        try:
+            answer = ask(b"\x0a" + _varint(len(name)) + name if name else b"", timeout=timeout, wait_for_ready=True)
+        except grpc.RpcError as error:
+            return f"gRPC {error.code().name}: {error.details()}"
+    return "" if answer[:2] == bytes([0x08, _GRPC_SERVING]) else f"gRPC health of {name.decode()!r}: not SERVING"
+
+
+def _varint(number: int) -> bytes:
+    rest, low = number >> 7, number & 0x7F
+    return bytes([low]) if not rest else bytes([low | 0x80]) + _varint(rest)
 
 
 def _value(definition: dict[str, Any], key: str, default: int) -> int:

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import probes, state, teardown, volumes
+from . import hooks, probes, pull, state, teardown, volumes
 from .cri_model import CriError, sandbox_ready, state_name
-from .manifest import Pod
+from .manifest import ManifestError, Pod, handler_problems
 from .notify import notify
 from .settings import Settings
 from .translate import (
@@ -66,7 +66,7 @@ class Runner:
             try:
                 self.step()
                 failures, pause = 0, 1.0
-            except (CriError, PodConfigError, volumes.VolumeError, OSError) as error:
+            except (CriError, ManifestError, PodConfigError, volumes.VolumeError, OSError) as error:
                 failures += 1
                 pause = min(2.0 ** (failures - 1), _RETRY_LAST)
                 self._report(self.state.state if self.state.state == "running" else "pending", False, str(error))
@@ -79,6 +79,9 @@ class Runner:
         self.state.sandbox_id = sandbox.id
         containers = self._latest(sandbox.id)
         self.state.restarts = {name: container.metadata.attempt for name, container in containers.items()}
+        if over := self._past_deadline(sandbox):
+            self._report(*over)
+            return
         waiting = self._initialise(containers)
         if not waiting:
             waiting = self._keep_running(containers)
@@ -104,6 +107,8 @@ class Runner:
             self._report("pending", False, "removing the former sandbox")
             self._publish()
             teardown.remove_sandbox(self.cri, sandbox)
+            if not fits:
+                volumes.remove(self.pod.name)  # another pod, which begins with empty volumes
         if mine is None:
             mine = self._create_sandbox()
         elif self._surroundings is None:
@@ -120,8 +125,8 @@ class Runner:
         attempt = int(time.time())  # only has to differ from the former ones'
         Path(log_directory(self.pod)).mkdir(parents=True, exist_ok=True)
         handler = self.pod.spec.get("runtimeClassName") or ""
-        if self.pod.host_network and (handler or self.settings.default_handler) == "microvm":
-            raise PodConfigError("spec.hostNetwork: a microVM has its own network; set runtimeClassName: runc")
+        for problem in handler_problems(self.pod.spec, handler or self.settings.default_handler):
+            raise PodConfigError(str(problem))
         config = self._sandbox_config(attempt)
         answer = self.cri.call("RunPodSandbox", _START_SECONDS, config=config, runtime_handler=handler)
         log.info("sandbox %s started", answer.pod_sandbox_id[:12])
@@ -153,6 +158,14 @@ class Runner:
         for container in self.cri.containers(sandbox_id):
             latest.setdefault(container.labels.get(CONTAINER_LABEL, ""), container)
         return latest
+
+    def _past_deadline(self, sandbox) -> tuple[str, bool, str] | None:
+        """Stop what runs once activeDeadlineSeconds are over; what the pod is then, or None."""
+        seconds = self.pod.spec.get("activeDeadlineSeconds")
+        if seconds is None or time.time() - sandbox.created_at / 1e9 < seconds:
+            return None
+        teardown.stop_containers(self.cri, sandbox.id, self.pod.grace_seconds)
+        return "failed", False, f"DeadlineExceeded: activeDeadlineSeconds, {seconds}, are over"
 
     def _initialise(self, containers: dict[str, Any]) -> tuple[str, bool, str] | None:
         """Run the init containers, one after the other; None when all are done, else what the pod waits for."""
@@ -240,8 +253,19 @@ class Runner:
         )
         self.cri.call("StartContainer", _START_SECONDS, container_id=created.container_id)
         log.info("container %s started, attempt %d", name, attempt)
+        self._after_start(definition, created.container_id)
         if former is not None:
             self.cri.call("RemoveContainer", container_id=former.id)
+
+    def _after_start(self, definition: dict[str, Any], container_id: str) -> None:
+        """Run the container's postStart hook; where it fails the container is stopped, as in Kubernetes."""
+        hook = (definition.get("lifecycle") or {}).get("postStart")
+        if not hook:
+            return
+        if wrong := hooks.after_start(hooks.resolved(hook, definition, self.state.ip), self.cri, container_id):
+            log.warning("container %s: postStart: %s; stopping it", definition["name"], wrong)
+            container = next(c for c in self.cri.containers(self.state.sandbox_id) if c.id == container_id)
+            teardown.end_container(self.cri, container, self.pod.grace_seconds)
 
     def _image(self, definition: dict[str, Any]):
         """The container's image as the engine has it, pulled first where the policy says so. Raises CriError."""
@@ -254,7 +278,7 @@ class Runner:
             self._report("pending", False, f"pulling image {reference}")
             self._publish()
             try:
-                self.cri.call("PullImage", _PULL_SECONDS, image={"image": reference})
+                pull.pull(self.cri, reference, self.pod.spec.get("imagePullSecrets") or [], _PULL_SECONDS)
             except CriError as error:
                 if not (latest and definition.get("imagePullPolicy") is None and image.HasField("image")):
                     raise
@@ -275,21 +299,26 @@ class Runner:
         """Run the probes of a running container that are due; why it is not ready, or an empty string."""
         now = self.clock()
         unready = ""
-        for kind, healthy_until_proven in (("livenessProbe", True), ("readinessProbe", False)):
+        for kind, healthy_until_proven in (("startupProbe", False), ("livenessProbe", True), ("readinessProbe", False)):
             if definition.get(kind) is None:
                 continue
             probe = self._probes.setdefault(
-                (container.id, kind), probes.Probe(definition[kind], now, healthy_until_proven)
+                (container.id, kind),
+                probes.Probe(probes.with_port_numbers(definition[kind], definition), now, healthy_until_proven),
             )
+            if kind == "startupProbe" and probe.success:
+                continue  # for good
             probe.step(now, lambda d, timeout: probes.look(d, timeout, self.cri, container.id, self.state.ip))
             if probe.success:
                 continue
             unready = f"container {definition['name']}: {kind}: {probe.message}"
-            if kind == "livenessProbe":
+            if kind != "readinessProbe" and probe.failed:
                 log.warning("%s; stopping it", unready)
-                teardown.stop_container(self.cri, container.id, self.pod.grace_seconds)
+                grace = definition[kind].get("terminationGracePeriodSeconds")
+                teardown.end_container(self.cri, container, self.pod.grace_seconds if grace is None else grace)
                 del self._probes[container.id, kind]
-                break
+            if kind != "readinessProbe":
+                break  # the other probes wait for the startup probe, and for the next container
         return unready
 
     def _rotate_logs(self, containers: dict[str, Any]) -> None:

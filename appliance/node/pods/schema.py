@@ -1,164 +1,280 @@
-"""A small schema language for manifests: checks that collect every problem instead of stopping at the first.
+"""Checks documents against Kubernetes' published schema, narrowed by the table of what the runner does (fields.py).
 
-A check is a callable `(value, path, problems)`; it appends `Problem`s and returns nothing.
+jsonschema judges; here is only what it cannot know: a few rules of our own, and how to tell a person what is wrong.
 """
 
 import difflib
+import functools
 import ipaddress
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from importlib import resources
 from typing import Any
+
+from . import fields
+
+VERSION = "1.32"  # of the published schema
+GUIDE = "docs/pods.md"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a manifest: `path` is the key (`spec.containers[0].image`), `message` what was expected."""
+    """One thing wrong with a document: `path` is the key (`spec.containers[0].image`), `message` what was expected."""
 
     path: str
     message: str
 
     def __str__(self) -> str:
-        return f"{self.path}: {self.message}"
+        return f"{self.path}: {self.message}" if self.path else self.message
 
-
-Check = Callable[[Any, str, list[Problem]], None]
 
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 
 
 def parse_quantity(value: str | int | float) -> Decimal:
     """A Kubernetes quantity (`500m`, `64Mi`, 2) as a number. Raises ValueError."""
-    match = re.fullmatch(r"([0-9.]+(?:[eE]-?[0-9]+)?)([A-Za-z]*)", str(value))
+    match = re.fullmatch(r"([0-9.]{1,30}(?:[eE]-?[0-9]{1,2})?)([A-Za-z]*)", str(value))
     if not match or match[2] not in {*_SUFFIXES, "m"}:
         raise ValueError(value)
     try:
         number = Decimal(match[1])
     except InvalidOperation:
         raise ValueError(value) from None
-    return number / 1000 if match[2] == "m" else number * _SUFFIXES[match[2]]
+    number = number / 1000 if match[2] == "m" else number * _SUFFIXES[match[2]]
+    if number >= 2**63:
+        raise ValueError(value)
+    return number
 
 
-def text(pattern: str = "", what: str = "text", minimum: int = 0) -> Check:
-    """A string, matching `pattern` as a whole where one is given."""
-
-    def check(value, path, problems):
-        if not isinstance(value, str):
-            problems.append(Problem(path, f"expected {what}, a string; got {_kind(value)}{_quote_hint(value)}"))
-        elif len(value) < minimum or (pattern and not re.fullmatch(pattern, value)):
-            problems.append(Problem(path, f"expected {what}; got {value!r}"))
-
-    return check
-
-
-def integer(minimum: int, maximum: int) -> Check:
-    """An integer from `minimum` to `maximum`, both included."""
-
-    def check(value, path, problems):
-        if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
-            problems.append(Problem(path, f"expected an integer from {minimum} to {maximum}; got {value!r}"))
-
-    return check
-
-
-def boolean(value, path, problems) -> None:
-    """true or false."""
-    if not isinstance(value, bool):
-        problems.append(Problem(path, f"expected true or false; got {value!r}"))
-
-
-def quantity(value, path, problems) -> None:
-    """An amount such as `500m` or `64Mi`, above zero."""
+def check(document: Any, kind: str) -> list[Problem]:
+    """All problems of a document that is to be a `kind` (Pod, ConfigMap, Secret), each once, in order of their keys."""
     try:
-        if isinstance(value, bool) or not isinstance(value, (str, int, float)) or parse_quantity(value) <= 0:
+        bare = without_nulls(document)
+        problems = dict.fromkeys(_hostile(bare))
+        if not problems:
+            errors = _validator(kind).iter_errors(bare)
+            for error in sorted(errors, key=lambda e: [str(step).zfill(6) for step in e.absolute_path]):
+                problems |= dict.fromkeys(_explain(error))
+        return list(problems)
+    except RecursionError:
+        return [Problem("", "is nested too deeply for a Kubernetes document")]
+
+
+def without_nulls(value: Any) -> Any:
+    """A document without its keys of value null, which mean absent, as in Kubernetes."""
+    if isinstance(value, dict):
+        return {key: without_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [without_nulls(entry) for entry in value] if isinstance(value, list) else value
+
+
+def dotted(path: Iterable[str | int]) -> str:
+    """`("spec", "containers", 0)` as `spec.containers[0]`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else (f".{step}" if text else str(step))
+    return text
+
+
+@functools.cache
+def published() -> dict[str, Any]:
+    """Kubernetes' own types by name."""
+    return json.loads((resources.files(__package__) / "kubernetes.json").read_text("utf-8"))
+
+
+@functools.cache
+def _narrowed(kind: str) -> dict[str, Any]:
+    """The JSON Schema of a published type, narrowed to what the runner does; without references."""
+    schema = dict(published()[kind])
+    rules = fields.SUPPORTED.get(kind, {})
+    if "properties" in schema:
+        schema["properties"] = {
+            name: _property(entry, rules[name]) if name in rules else {"unsupported": f"{kind}.{name}"}
+            for name, entry in schema["properties"].items()
+        }
+    return _merged(schema, rules.get("", {}))
+
+
+def _property(schema: dict[str, Any], rule: fields.Rule) -> dict[str, Any]:
+    if "$ref" in schema:
+        return {"allOf": [_narrowed(schema["$ref"]), rule]} if rule else _narrowed(schema["$ref"])
+    schema = dict(schema)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            schema[key] = _property(schema[key], {})
+    return _merged(schema, rule)
+
+
+def _merged(schema: dict[str, Any], rule: fields.Rule) -> dict[str, Any]:
+    both = {**schema, **rule}
+    if "required" in schema and "required" in rule:
+        both["required"] = sorted({*schema["required"], *rule["required"]})
+    if "items" in schema and "items" in rule:
+        both["items"] = _merged(schema["items"], rule["items"])
+    return both
+
+
+@functools.cache
+def _validator(kind: str):
+    import jsonschema  # costs a tenth of a second, which a runner that finds its manifest already checked does without
+
+    ours = {
+        "unsupported": _no_unsupported,
+        "address": _address,
+        "amount": _amount,
+        "keys": _keys,
+        "uniqueBy": _unique_by,
+    }
+    return jsonschema.validators.extend(jsonschema.Draft202012Validator, ours)(_narrowed(kind))
+
+
+def _error(message: str):
+    from jsonschema import ValidationError
+
+    return ValidationError(message)
+
+
+def _no_unsupported(_validator, name: str, _value, _schema) -> Iterator:
+    kind = name.partition(".")[0]
+    way_out = fields.INSTEAD.get(name) or (fields.VOLUME_INSTEAD if kind == "Volume" else "take it out")
+    yield _error(f"is a field of Kubernetes that is not supported by Casemate's pod runner; instead: {way_out}")
+
+
+def _address(_validator, _rule, value, _schema) -> Iterator:
+    if not isinstance(value, str):
+        return  # which the type tells
+    try:
+        ipaddress.ip_address("" if "%" in value else value)
+    except ValueError:
+        yield _error(f"expected an IP address; got {_shown(value)}")
+
+
+def _amount(_validator, _rule, value, _schema) -> Iterator:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return  # which the type tells
+    try:
+        if parse_quantity(value) <= 0:
             raise ValueError
     except ValueError:
-        problems.append(Problem(path, f"expected an amount above zero, such as 500m, 2 or 64Mi; got {value!r}"))
+        yield _error(f"expected an amount above zero, such as 500m, 2 or 64Mi; got {_shown(value)}")
 
 
-def address(value, path, problems) -> None:
-    """An IPv4 or IPv6 address."""
-    try:
-        ipaddress.ip_address(value if isinstance(value, str) else "")
-    except ValueError:
-        problems.append(Problem(path, f"expected an IP address; got {value!r}"))
+def _keys(_validator, known: list[str], value, _schema) -> Iterator:
+    for key in value if isinstance(value, dict) else ():
+        if key not in known:
+            error = _error(
+                f"{key!r} is not supported by Casemate's pod runner, which limits {' and '.join(known)}; "
+                + ("emptyDir with medium: Memory has a sizeLimit" if key == "ephemeral-storage" else "take it out")
+            )
+            error.path.append(key)
+            yield error
 
 
-def one_of(*values: Any, why: str = "") -> Check:
-    """Exactly one of the given values."""
-
-    def check(value, path, problems):
-        if not any(
-            value is candidate or (value == candidate and type(value) is type(candidate)) for candidate in values
-        ):
-            choice = ", ".join(str(v) if isinstance(v, str) else repr(v).lower() for v in values)
-            problems.append(Problem(path, f"expected {choice}; got {value!r}{why and '; ' + why}"))
-
-    return check
+def _unique_by(_validator, key: str, value, _schema) -> Iterator:
+    names = [entry.get(key) for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    for name in sorted({str(n) for n in names if isinstance(n, str) and names.count(n) > 1}):
+        yield _error(f"{key} {name!r} is used more than once")
 
 
-def listing(item: Check, minimum: int = 0, unique: str = "") -> Check:
-    """A list of at least `minimum` items; no two may have the same value of the key `unique`."""
+def _explain(error) -> Iterator[Problem]:
+    """What one of jsonschema's errors means for a person."""
+    path, schema, value = list(error.absolute_path), error.schema, error.instance
+    here = dotted(path)
+    rule, wanted = error.validator, error.validator_value
+    if rule == "additionalProperties":
+        known = schema["properties"]
+        for key in value:
+            if key not in known:
+                yield Problem(dotted([*path, key]), f"is no field of Kubernetes {VERSION}{_near(key, known)}")
+    elif rule == "required":
+        for key in wanted:
+            if key not in value:
+                yield Problem(dotted([*path, key]), "is required")
+    elif rule == "type":
+        title = schema.get("title", "")
+        kinds = " or ".join(_KINDS[kind] for kind in ([wanted] if isinstance(wanted, str) else wanted))
+        hint = f' (write "{str(value).lower()}" with quotes)' if wanted == "string" and _is_scalar(value) else ""
+        comma = f"{title}, " if title else ""
+        yield Problem(here, f"expected {comma}{kinds}; got {_kind(value)}{hint}")
+    elif rule == "enum":
+        why = f"; {schema['why']}" if "why" in schema else ""
+        yield Problem(here, f"expected {_choice(wanted)}; got {_shown(value)}{why}")
+    elif rule == "minItems":
+        yield Problem(here, f"expected at least {wanted} item{'s' if wanted > 1 else ''}")
+    elif rule == "maxProperties":
+        yield Problem(here, "expected nothing in it; it is the cluster's to fill")
+    elif rule in ("minimum", "maximum"):
+        title = schema.get("title") or f"a number from {schema['minimum']} to {schema['maximum']}"
+        yield Problem(here, f"expected {title}; got {_shown(value)}")
+    elif rule in ("pattern", "oneOf"):
+        got = f"; got {_shown(value)}" if rule == "pattern" else ""
+        yield Problem(here, f"expected {schema['title']}{got}")
+    else:  # our own rules tell it in words
+        yield Problem(here, error.message)
 
-    def check(value, path, problems):
-        if not isinstance(value, list):
-            problems.append(Problem(path, f"expected a list; got {_kind(value)}"))
-            return
-        if len(value) < minimum:
-            problems.append(Problem(path, f"expected at least {minimum} item(s)"))
-        for index, entry in enumerate(value):
-            item(entry, f"{path}[{index}]", problems)
-        names = [entry.get(unique) for entry in value if unique and isinstance(entry, dict)]
-        for name in sorted({str(n) for n in names if n is not None and names.count(n) > 1}):
-            problems.append(Problem(path, f"{unique} {name!r} is used more than once"))
 
-    return check
-
-
-def mapping(item: Check) -> Check:
-    """A mapping with free keys."""
-
-    def check(value, path, problems):
-        if not isinstance(value, dict):
-            problems.append(Problem(path, f"expected a mapping; got {_kind(value)}"))
-            return
-        for key, entry in value.items():
-            if not isinstance(key, str):
-                problems.append(Problem(f"{path}.{key}", f"expected a string as key; got {_kind(key)}"))
-            item(entry, f"{path}.{key}", problems)
-
-    return check
-
-
-def record(fields: dict[str, Check], required: tuple[str, ...] = (), exactly_one: tuple[str, ...] = ()) -> Check:
-    """A mapping with the keys of `fields` only; anything else is refused by name, never ignored."""
-
-    def check(value, path, problems):
-        if not isinstance(value, dict):
-            problems.append(Problem(path, f"expected a mapping; got {_kind(value)}"))
-            return
-        for key, entry in value.items():
-            where = f"{path}.{key}" if path else str(key)
-            if key not in fields:
-                near = difflib.get_close_matches(str(key), fields, n=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; supported here: {', '.join(sorted(fields))}"
-                problems.append(Problem(where, f"not supported by Casemate's pod runner{hint}"))
-            elif entry is not None:  # null means absent, as in Kubernetes
-                fields[key](entry, where, problems)
-        for key in required:
-            if value.get(key) is None:
-                problems.append(Problem(f"{path}.{key}" if path else key, "is required"))
-        if exactly_one and sum(value.get(key) is not None for key in exactly_one) != 1:
-            problems.append(Problem(path, f"expected exactly one of {', '.join(exactly_one)}"))
-
-    return check
+_KINDS = {
+    "object": "a mapping", "array": "a list", "string": "a string", "boolean": "true or false",
+    "integer": "an integer", "number": "a number",
+}  # fmt: skip
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "a mapping", list: "a list", str: "a string", bool: "a boolean", int: "an integer"}
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "a string",
+        bool: "a boolean",
+        int: "an integer",
+        float: "a number",
+    }
+    if isinstance(value, bool | int | float):
+        return f"{names[type(value)]}, {_shown(value)}"
     return "nothing" if value is None else names.get(type(value), type(value).__name__)
 
 
-def _quote_hint(value: Any) -> str:
-    return f' (write "{str(value).lower()}" with quotes)' if isinstance(value, (bool, int, float)) else ""
+def _is_scalar(value: Any) -> bool:
+    return value is not None and not isinstance(value, dict | list)
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written, on one line and not too long."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def _choice(values: list) -> str:
+    return ", ".join(("nothing" if v == "" else v) if isinstance(v, str) else _shown(v) for v in values)
+
+
+def _near(key: Any, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(key), list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else f"; here it has {', '.join(sorted(known))}"
+
+
+def _hostile(value: Any, path: tuple = ()) -> Iterator[Problem]:
+    """What no field may hold: keys that are no text, text that no program can be given."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            if not isinstance(key, str):
+                yield Problem(dotted([*path, str(key)]), f"expected a string as key; got {_kind(key)}")
+                continue
+            yield from _text(key, (*path, key))
+            yield from _hostile(entry, (*path, key))
+    elif isinstance(value, list):
+        for number, entry in enumerate(value):
+            yield from _hostile(entry, (*path, number))
+    elif isinstance(value, str):
+        yield from _text(value, path)
+
+
+def _text(value: str, path: tuple) -> Iterator[Problem]:
+    if "\0" in value:
+        yield Problem(dotted(path).replace("\0", "\\0"), "has a null character in it")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        where = dotted(path).encode("ascii", "backslashreplace").decode()
+        yield Problem(where, "has half of a surrogate pair in it, which is no character")

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import cgroups
+from . import cgroups, hooks
 from .cri_model import CriError, sandbox_ready, state_name
 from .translate import GRACE_ANNOTATION, LOG_ROOT, NAME_LABEL, NAMESPACE_LABEL, UID_LABEL
 
@@ -25,12 +25,16 @@ def remove_sandbox(cri: "Cri", sandbox) -> None:
 
 def stop_sandbox(cri: "Cri", sandbox) -> None:
     """Stop a sandbox's containers together, each with the pod's grace period, then the sandbox. Raises CriError."""
-    grace_seconds = int(sandbox.annotations.get(GRACE_ANNOTATION, "30"))
-    running = [c.id for c in cri.containers(sandbox.id) if state_name(c) in ("running", "unknown")]
+    stop_containers(cri, sandbox.id, int(sandbox.annotations.get(GRACE_ANNOTATION, "30")))
+    cri.call("StopPodSandbox", _MARGIN_SECONDS, pod_sandbox_id=sandbox.id)
+
+
+def stop_containers(cri: "Cri", sandbox_id: str, grace_seconds: int) -> None:
+    """Stop a sandbox's containers together, each within the grace period. Raises CriError."""
+    running = [c for c in cri.containers(sandbox_id) if state_name(c) in ("running", "unknown")]
     if running:
         with ThreadPoolExecutor(len(running)) as pool:
-            list(pool.map(lambda container_id: stop_container(cri, container_id, grace_seconds), running))
-    cri.call("StopPodSandbox", _MARGIN_SECONDS, pod_sandbox_id=sandbox.id)
+            list(pool.map(lambda container: end_container(cri, container, grace_seconds), running))
 
 
 def stop_all(cri: "Cri") -> None:
@@ -39,6 +43,11 @@ def stop_all(cri: "Cri") -> None:
     if up:
         with ThreadPoolExecutor(len(up)) as pool:
             list(pool.map(lambda sandbox: stop_sandbox(cri, sandbox), up))
+
+
+def end_container(cri: "Cri", container, grace_seconds: int) -> None:
+    """Stop one container as CRI lists it, its preStop hook and the rest within the grace period. Raises CriError."""
+    stop_container(cri, container.id, hooks.before_stop(cri, container, grace_seconds))
 
 
 def stop_container(cri: "Cri", container_id: str, grace_seconds: int) -> None:

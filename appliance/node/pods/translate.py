@@ -1,13 +1,14 @@
 """From a Pod manifest to what the engine is asked for: CRI messages as plain dicts (field names of cri.proto)."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import configmaps, volumes
-from .manifest import Pod
+from . import downward, hooks, objects, volumes
+from .manifest import ManifestError, Pod
 from .schema import parse_quantity
 
 LOG_ROOT = Path("/var/log/pods")
@@ -39,7 +40,7 @@ class Surroundings:
     node_name: str = ""
     hosts_file: Path | None = None
     volume_paths: Mapping[str, Path] = field(default_factory=dict)
-    config_map: Callable[[str, bool], dict[str, bytes]] = configmaps.require
+    load: Callable[[str, str, bool], dict[str, bytes]] = objects.load  # of ConfigMaps and Secrets
 
 
 def managed_labels(pod_name: str = "") -> dict[str, str]:
@@ -64,7 +65,7 @@ def sandbox_config(pod: Pod, attempt: int, resolv_conf: str, cgroup_parent: str 
         "namespace_options": _namespaces(pod),
         "privileged": any((c.get("securityContext") or {}).get("privileged") for c in _all_containers(pod)),
         "seccomp": {"profile_type": "RuntimeDefault"},
-        "supplemental_groups": security.get("supplementalGroups") or [],
+        "supplemental_groups": _groups(security),
     }
     linux: dict[str, Any] = {
         "security_context": context,
@@ -122,10 +123,13 @@ def container_config(
         "args": [expand(part) for part in container.get("args") or []],
         "working_dir": container.get("workingDir") or "",
         "envs": [{"key": key, "value": value} for key, value in variables.items()],
-        "mounts": _mounts(container, around),
+        "mounts": _mounts(pod, container, around),
         "labels": {CONTAINER_LABEL: name, **managed_labels(), **_identity(pod)},
-        "annotations": {HASH_ANNOTATION: pod.hash},
+        "annotations": {HASH_ANNOTATION: pod.hash, **_pre_stop(container, around)},
         "log_path": f"{name}/{attempt}.log",
+        "stdin": bool(container.get("stdin")),
+        "stdin_once": bool(container.get("stdinOnce")),
+        "tty": bool(container.get("tty")),
         "linux": {
             "resources": container_resources(container),
             "security_context": _security(pod, container, image_user),
@@ -200,41 +204,81 @@ def _identity(pod: Pod) -> dict[str, str]:
 
 
 def _namespaces(pod: Pod) -> dict[str, str]:
-    return {"network": "NODE" if pod.host_network else "POD", "pid": "CONTAINER", "ipc": "POD"}
+    shared = "POD" if pod.spec.get("shareProcessNamespace") else "CONTAINER"
+    return {
+        "network": "NODE" if pod.host_network else "POD",
+        "pid": "NODE" if pod.spec.get("hostPID") else shared,
+        "ipc": "NODE" if pod.spec.get("hostIPC") else "POD",
+    }
+
+
+def _groups(security: Mapping[str, Any]) -> list[int]:
+    own = security.get("supplementalGroups") or []
+    group = security.get("fsGroup")
+    return own if group is None or group in own else [*own, group]
+
+
+def _pre_stop(container: dict[str, Any], around: Surroundings) -> dict[str, str]:
+    """The annotation from which whoever stops the container knows what to do before."""
+    hook = (container.get("lifecycle") or {}).get("preStop")
+    if not hook:
+        return {}
+    return {hooks.PRE_STOP_ANNOTATION: json.dumps(hooks.resolved(hook, container, around.address))}
 
 
 def _environment(pod: Pod, container: dict[str, Any], around: Surroundings) -> dict[str, str]:
-    fields = {
-        "metadata.name": pod.name,
-        "metadata.namespace": pod.namespace,
-        "metadata.uid": pod.uid,
+    known = {
         "spec.nodeName": around.node_name,
         "status.podIP": around.address,
         "status.hostIP": around.host_address,
     }
+    where = f"container {container['name']}"
     variables: dict[str, str] = {}
+    for number, source in enumerate(container.get("envFrom") or []):
+        place = f"{where}: envFrom[{number}]"
+        kind, reference = _reference(source, "configMapRef", "secretRef")
+        for key, value in _object(place, kind, reference, around).items():
+            variables[f"{source.get('prefix') or ''}{key}"] = _text(value, f"{place}: key {key!r}")
     for entry in container.get("env") or []:
-        source = entry.get("valueFrom")
+        source, name = entry.get("valueFrom"), entry["name"]
         if source is None:
             # A variable may refer to those before it, as in Kubernetes.
-            variables[entry["name"]] = _expander(variables)(entry.get("value") or "")
+            variables[name] = _expander(variables)(entry.get("value") or "")
         elif source.get("fieldRef") is not None:
-            variables[entry["name"]] = fields[source["fieldRef"]["fieldPath"]]
+            variables[name] = downward.field(pod, source["fieldRef"]["fieldPath"], known)
         else:
-            reference = source["configMapKeyRef"]
-            optional = bool(reference.get("optional"))
-            try:
-                entries = around.config_map(reference["name"], optional)
-            except configmaps.ConfigMapError as error:
-                raise PodConfigError(f"container {container['name']}: env {entry['name']}: {error}") from None
+            kind, reference = _reference(source, "configMapKeyRef", "secretKeyRef")
+            entries = _object(f"{where}: env {name}", kind, reference, around)
             if reference["key"] in entries:
-                variables[entry["name"]] = entries[reference["key"]].decode("utf-8", "replace")
-            elif not optional:
+                variables[name] = _text(entries[reference["key"]], f"{where}: env {name}")
+            elif not reference.get("optional"):
                 raise PodConfigError(
-                    f"container {container['name']}: env {entry['name']}: "
-                    f"ConfigMap {reference['name']!r} has no key {reference['key']!r}"
+                    f"{where}: env {name}: {kind} {reference['name']!r} has no key {reference['key']!r}"
                 )
     return variables
+
+
+def _reference(source: dict[str, Any], config_map: str, secret: str) -> tuple[str, dict[str, Any]]:
+    if source.get(config_map) is not None:
+        return "ConfigMap", source[config_map]
+    return "Secret", source[secret]
+
+
+def _object(where: str, kind: str, reference: dict[str, Any], around: Surroundings) -> dict[str, bytes]:
+    try:
+        return around.load(kind, reference["name"], bool(reference.get("optional")))
+    except ManifestError as error:
+        raise PodConfigError(f"{where}: {error}") from None
+
+
+def _text(value: bytes, where: str) -> str:
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise PodConfigError(f"{where}: its value is no text, which a variable has to be; use a volume")
+    return text
 
 
 def _expander(variables: Mapping[str, str]) -> Callable[[str], str]:
@@ -246,17 +290,17 @@ def _expander(variables: Mapping[str, str]) -> Callable[[str], str]:
     return lambda text: re.sub(r"\$\$|\$\(([^()]+)\)", replace, text)
 
 
-def _mounts(container: dict[str, Any], around: Surroundings) -> list[dict[str, Any]]:
+def _mounts(pod: Pod, container: dict[str, Any], around: Surroundings) -> list[dict[str, Any]]:
     mounts: list[dict[str, Any]] = []
-    for mount in container.get("volumeMounts") or []:
+    for number, mount in enumerate(container.get("volumeMounts") or []):
         source = around.volume_paths[mount["name"]]
         if mount.get("subPath"):
-            source = volumes.sub_path(source, mount["subPath"])
+            source = volumes.sub_path(pod.name, source, mount["subPath"], f"{container['name']}-{number}")
         mounts.append(
             {
                 "container_path": mount["mountPath"],
                 "host_path": str(source),
-                "readonly": bool(mount.get("readOnly")),
+                "readonly": bool(mount.get("readOnly")) or volumes.is_read_only(pod, mount["name"]),
                 "propagation": "PROPAGATION_PRIVATE",
             }
         )
@@ -289,7 +333,7 @@ def _security(pod: Pod, container: dict[str, Any], image_user: int | str | None)
         "namespace_options": _namespaces(pod),
         "readonly_rootfs": bool(effective.get("readOnlyRootFilesystem")),
         "no_new_privs": effective.get("allowPrivilegeEscalation") is False,
-        "supplemental_groups": effective.get("supplementalGroups") or [],
+        "supplemental_groups": _groups(effective),
         "capabilities": {
             "add_capabilities": capabilities.get("add") or [],
             "drop_capabilities": capabilities.get("drop") or [],
