@@ -16,6 +16,7 @@ from .documents import ManifestError
 
 ROOT = Path("/etc/casemate")
 FOLDERS = {"ConfigMap": "configmaps", "Secret": "secrets"}
+DIRECTORIES = [ROOT / folder for folder in FOLDERS.values()]
 
 
 def load(kind: str, name: str, optional: bool = False, root: Path = ROOT) -> dict[str, bytes]:

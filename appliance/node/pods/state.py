@@ -39,6 +39,7 @@ def write(state: PodState, directory: Path = DIRECTORY) -> None:
     """Store a pod's state atomically."""
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / f".{state.name}.new"
+    temporary.touch(0o600)  # the hash is drawn from Secrets, too
     temporary.write_text(json.dumps(asdict(state)))
     temporary.rename(directory / f"{state.name}.json")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from appliance.node.edge.settings import edgecore_runs_pods
 
-from . import state, teardown, units, volumes
+from . import objects, state, teardown, units, volumes
 from .cri import Cri
 from .cri_model import CriError
 from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load_directory
@@ -111,12 +111,13 @@ def _await_takeover(declared: dict[str, Pod], names: set[str], seconds: float = 
 
 def _fingerprint(directory: Path) -> list[tuple]:
     entries = []
-    for path in sorted(directory.iterdir()) if directory.is_dir() else []:
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            continue
-        entries.append((path.name, status.st_ino, status.st_size, status.st_mtime_ns))
+    for place in (directory, *objects.DIRECTORIES):
+        for path in sorted(place.iterdir()) if place.is_dir() else []:
+            try:
+                status = path.stat()
+            except OSError:  # gone meanwhile, or a link that leads nowhere
+                continue
+            entries.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
     return entries
 
 
