@@ -13,12 +13,15 @@ from pathlib import Path
 
 import yaml
 
+from appliance.node.pods.documents import TrapError, refuse_traps
+
 _SUFFIXES = (".yml", ".yaml", ".json")
 _IGNORED_SUFFIXES = (".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry")
 _VARIABLE_FOLDERS = {"group_vars": "group", "host_vars": "host"}
 _SECTIONS = ("hosts", "vars", "children")
 _GROUP_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _GUIDE = "docs/inventory.md"
+_MOST_VALUES = 10**6
 
 KeyPath = tuple[str | int, ...]
 
@@ -179,6 +182,12 @@ class Positions:
             return None
         if root is not None:
             self._duplicates(file, root, (), set())
+            try:
+                refuse_traps(root, _MOST_VALUES)
+            except TrapError as trap:
+                self._problem(file, trap.line, (), str(trap), expected="a file whose aliases say less, once expanded")
+                self.broken = True
+                return None
         return root
 
     def _duplicates(self, file: Path, node: yaml.Node, path: KeyPath, visited: set[int]) -> None:

@@ -51,6 +51,7 @@ def host(tmp_path) -> FakeHost:
         }
     )
     answer(host, "casemate-pod list -o json", [POD])
+    answer(host, "casemate-pod check -o json", [])
     answer(host, "casemate-microvm status", MICROVM)
     answer(host, "casemate-microvm sandbox-info abc", {"guest_kernel": "6.1.0-40-amd64"})
     targets(host, node="up", prometheus="up")
@@ -110,6 +111,13 @@ def test_a_pod_that_is_not_ready_degrades_and_its_reason_is_the_cause(host):
     assert errors(host, "doctor", **SETTINGS) == ["pod-demo"]
     assert found(host, "pod", "doctor")[0]["cause"] == "exit code 3"
     assert status.gather(host, Settings(**SETTINGS))["health"] == "degraded"
+
+
+def test_a_manifest_that_cannot_be_run_is_a_finding_with_its_file(host):
+    wrong = {"file": "/etc/casemate/pods/a\nb.yaml", "problems": ["spec: is required", "x: is no field"]}
+    answer(host, "casemate-pod check -o json", [wrong])
+    (finding,) = found(host, "manifest-'a\\nb.yaml'", "doctor")
+    assert (finding["ok"], finding["evidence"]) == (False, "spec: is required; x: is no field")
 
 
 def test_a_pod_under_runc_has_no_guest_kernel(host):

@@ -28,6 +28,11 @@ def pods(host: Host, settings: Settings) -> list[dict] | None:
     return _ask(host, settings, ["casemate-pod", "list", "-o", "json"])
 
 
+def manifests(host: Host, settings: Settings) -> list[dict] | None:
+    """{"file", "problems"} of every manifest of the host that cannot be run; None without the pod runner."""
+    return _ask(host, settings, ["casemate-pod", "check", "-o", "json"])
+
+
 def microvm(host: Host, settings: Settings) -> dict | None:
     """`casemate-microvm status`; None without that program."""
     return _ask(host, settings, ["casemate-microvm", "status"])

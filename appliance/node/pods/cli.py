@@ -47,7 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(function=_run)
 
     check = commands.add_parser("check", help="say what is wrong with manifest files")
-    check.add_argument("manifest", nargs="+", type=Path)
+    check.add_argument("manifest", nargs="*", type=Path, help=f"default: all in {MANIFEST_DIRECTORY}")
+    check.add_argument("-o", "--output", choices=["text", "json"], default="text")
     check.set_defaults(function=_check)
 
     list_ = commands.add_parser("list", help="list the pods on this host")
@@ -120,14 +121,20 @@ def _find(argument: str) -> Pod:
 
 
 def _check(options: argparse.Namespace) -> int:
-    code = 0
+    found: list[ManifestError] = []
     for path in options.manifest:
         try:
             load(path)
         except ManifestError as error:
-            print(error, file=sys.stderr)
-            code = INVALID
-    return code
+            found.append(error)
+    if not options.manifest:
+        found = load_directory()[1]
+    if options.output == "json":
+        print(json.dumps([{"file": error.source, "problems": error.problems} for error in found]))
+        return 0
+    for error in found:
+        print(error, file=sys.stderr)
+    return INVALID if found else 0
 
 
 def _list(options: argparse.Namespace) -> int:

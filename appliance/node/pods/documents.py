@@ -60,6 +60,8 @@ def parse(data: bytes, source: str | Path) -> Any:
         if str(source).endswith(".json"):
             return json.loads(text, object_pairs_hook=_no_twins)
         return _yaml(text)
+    except TrapError as trap:
+        raise ManifestError(source, [f"line {trap.line}: {trap}"]) from None
     except _Refused as refusal:
         raise ManifestError(source, [str(refusal)]) from None
     except json.JSONDecodeError as error:
@@ -70,6 +72,14 @@ def parse(data: bytes, source: str | Path) -> Any:
         raise ManifestError(source, ["is nested too deeply for a Kubernetes document"]) from None
     except ValueError as error:  # a number of thousands of digits, an impossible date
         raise ManifestError(source, [f"has a value that cannot be read: {error}"]) from None
+
+
+class TrapError(Exception):
+    """YAML that would mislead its reader; `line` counts from 1."""
+
+    def __init__(self, node: yaml.Node, message: str):
+        self.line = node.start_mark.line + 1
+        super().__init__(message)
 
 
 class _Refused(Exception):
@@ -99,46 +109,52 @@ def _yaml(text: str) -> Any:
                 found.append(node)
         if len(found) != 1:
             raise _Refused(f"expected one document in a file; found {len(found)}")
-        _refuse_traps(found[0])
+        refuse_traps(found[0])
+        _refuse_twins(found[0])
         return loader.construct_document(found[0])
     finally:
         loader.dispose()
 
 
-def _refuse_traps(root: yaml.Node) -> None:
-    """Refuse keys written twice, of which YAML's reader keeps the last, and aliases that expand without bound."""
+def refuse_traps(root: yaml.Node, most: int = MOST_VALUES) -> None:
+    """Raise TrapError for an alias of what it is part of, and for aliases that expand to more than `most` values."""
     sizes: dict[int, int] = {}
-    open_nodes: set[int] = set()
+    unfinished: set[int] = set()
 
     def size(node: yaml.Node) -> int:
         if id(node) in sizes:
             return sizes[id(node)]
-        if id(node) in open_nodes:
-            raise _Refused(f"{_line(node)}: an alias refers to what it is part of")
-        open_nodes.add(id(node))
+        if id(node) in unfinished:
+            raise TrapError(node, "an alias refers to what it is part of")
+        unfinished.add(id(node))
         total = 1
         if isinstance(node, yaml.MappingNode):
-            seen: dict[str, yaml.Node] = {}
-            for key, value in node.value:
-                if isinstance(key, yaml.ScalarNode):
-                    if key.value in seen and key.tag != "tag:yaml.org,2002:merge":
-                        first = seen[key.value].start_mark.line + 1
-                        raise _Refused(f"{_line(key)}: key {key.value!r} is written twice, first in line {first}")
-                    seen[key.value] = key
-                total += size(key) + size(value)
+            total += sum(size(key) + size(value) for key, value in node.value)
         elif isinstance(node, yaml.SequenceNode):
             total += sum(size(item) for item in node.value)
-        if total > MOST_VALUES:
-            raise _Refused(f"{_line(node)}: has more than {MOST_VALUES} values once its aliases are expanded")
-        open_nodes.discard(id(node))
+        if total > most:
+            raise TrapError(node, f"has more than {most} values once its aliases are expanded")
+        unfinished.discard(id(node))
         sizes[id(node)] = total
         return total
 
     size(root)
 
 
-def _line(node: yaml.Node) -> str:
-    return f"line {node.start_mark.line + 1}"
+def _refuse_twins(root: yaml.Node) -> None:
+    """Raise TrapError for a key that is written twice, of which YAML's own reader keeps the last."""
+    if isinstance(root, yaml.SequenceNode):
+        for item in root.value:
+            _refuse_twins(item)
+    if not isinstance(root, yaml.MappingNode):
+        return
+    seen: dict[str, int] = {}
+    for key, value in root.value:
+        if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            if key.value in seen:
+                raise TrapError(key, f"key {key.value!r} is written twice, first in line {seen[key.value]}")
+            seen[key.value] = key.start_mark.line + 1
+        _refuse_twins(value)
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 jsonschema judges; here is only what it cannot know: a few rules of our own, and how to tell a person what is wrong.
 """
 
+import datetime
 import difflib
 import functools
 import ipaddress
@@ -208,9 +209,11 @@ def _explain(error) -> Iterator[Problem]:
     elif rule in ("minimum", "maximum"):
         title = schema.get("title") or f"a number from {schema['minimum']} to {schema['maximum']}"
         yield Problem(here, f"expected {title}; got {_shown(value)}")
-    elif rule in ("pattern", "oneOf"):
-        got = f"; got {_shown(value)}" if rule == "pattern" else ""
-        yield Problem(here, f"expected {schema['title']}{got}")
+    elif rule == "pattern":
+        yield Problem(here, f"expected {schema['title']}; got {_shown(value)}")
+    elif rule == "oneOf":
+        if not any("unsupported" in schema["properties"].get(key, ()) for key in value):  # which is told by itself
+            yield Problem(here, f"expected {schema['title']}")
     else:  # our own rules tell it in words
         yield Problem(here, error.message)
 
@@ -221,18 +224,17 @@ _KINDS = {
 }  # fmt: skip
 
 
+_NAMES = (
+    (dict, "a mapping"), (list, "a list"), (str, "a string"), (bool, "a boolean"), (int, "an integer"),
+    (float, "a number"), (datetime.date, "a date"), (bytes, "binary data"),
+)  # fmt: skip
+
+
 def _kind(value: Any) -> str:
-    names = {
-        dict: "a mapping",
-        list: "a list",
-        str: "a string",
-        bool: "a boolean",
-        int: "an integer",
-        float: "a number",
-    }
-    if isinstance(value, bool | int | float):
-        return f"{names[type(value)]}, {_shown(value)}"
-    return "nothing" if value is None else names.get(type(value), type(value).__name__)
+    if value is None:
+        return "nothing"
+    name = next((name for kind, name in _NAMES if isinstance(value, kind)), type(value).__name__)
+    return f"{name}, {_shown(value)}" if isinstance(value, bool | int | float) else name
 
 
 def _is_scalar(value: Any) -> bool:

@@ -120,6 +120,32 @@ def microvm(host: Host, settings: Settings) -> Finding:
     return Finding(ok=True, evidence=f"image and templates are current, guests run with {status.get('accelerator')}")
 
 
+@check("manifest", "doctor")
+def manifests(host: Host, settings: Settings) -> Iterator[Finding]:
+    """One finding a manifest that cannot be run."""
+    try:
+        wrong = programs.manifests(host, settings)
+    except programs.ProgramError as error:
+        yield Finding(
+            ok=False,
+            evidence=str(error),
+            cause="the manifests cannot be read",
+            cure="appliance deploy",
+        )
+        return
+    for manifest in wrong or []:
+        name = manifest["file"].rpartition("/")[2]
+        yield Finding(
+            ok=False,
+            of=name if name.isprintable() else repr(name),
+            evidence="; ".join(manifest["problems"]),
+            cause=f"{manifest['file']!r} declares no pod that can be run; a pod that it declared before goes on",
+            cure="correct the file or remove it; docs/pods.md lists what a manifest may say",
+        )
+    if wrong == []:
+        yield Finding(ok=True, evidence="all can be run")
+
+
 @check("pod", "doctor")
 def pods(host: Host, settings: Settings) -> Iterator[Finding]:
     """One finding a pod."""
