@@ -168,6 +168,7 @@ class _HostJudge:
         yield from self._networks()
         for name, finding in edge.check_edge(self._value):
             yield self._problem(name, finding, edge.DOCUMENTED)
+        yield from self._volumes()
 
     def _host_key(self) -> str:
         where = self._positions.host(self._host.name)
@@ -212,6 +213,9 @@ class _HostJudge:
         elif option:
             for finding in schema.check(option, value):
                 yield self._problem(name, finding, documented)
+            if kind := manifests.OBJECTS.get(name):
+                for finding in manifests.check_objects(value, kind):
+                    yield self._problem(name, finding, documented)
         elif name in self._connection:
             yield from self._connection_variable(name, value)
         elif name in schema.REMOVED:
@@ -246,7 +250,7 @@ class _HostJudge:
     def _pods(self, value: object) -> Iterator[Problem]:
         if value is UNKNOWN:
             return
-        for finding in manifests.check_pods(value):
+        for finding in manifests.check_pods(value, str(self._value("engine_default_handler"))):
             yield self._problem(_PODS, finding, _PODS_GUIDE)
         if self._value("pods_demo") is True and (place := manifests.place_of(value, manifests.DEMO)):
             message = "is the name of the demo pod too, which pods_demo: true adds"
@@ -283,6 +287,29 @@ class _HostJudge:
             if holder != here:
                 message = f"is the port of {holder} on {self._host.name} too"
                 yield self._problem(_PODS, Finding(path, number, message, "a free port of the host"), _PODS_GUIDE)
+
+    def _volumes(self) -> Iterator[Problem]:
+        """Volumes of the pool that cannot be as declared, and pods that claim one which is not declared."""
+        volumes = self._value("storage_volumes")
+        if not isinstance(volumes, list):
+            return
+        names: list[object] = []
+        for number, volume in enumerate(volumes):
+            if not isinstance(volume, Mapping):
+                return
+            documented = self._options["storage_volumes"].documented
+            if volume.get("name") in names:
+                finding = Finding((number, "name"), volume["name"], "is used more than once", "each volume once")
+                yield self._problem("storage_volumes", finding, documented)
+            names.append(volume.get("name"))
+            if volume.get("size") and not self._value("storage_device"):
+                message = "needs a pool on a device of its own"
+                finding = Finding((number, "size"), volume["size"], message, "storage_device, or no size")
+                yield self._problem("storage_volumes", finding, documented)
+        for path, claim in manifests.claims(self._host.variables.get(_PODS)):
+            if claim not in names and UNKNOWN not in names:
+                finding = Finding(path, claim, "is no volume of storage_volumes", "the name of one of them")
+                yield self._problem(_PODS, finding, _PODS_GUIDE)
 
     def _networks(self) -> Iterator[Problem]:
         """Networks for pods that would take over the host's own address, or each other's."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from appliance.formats import IMAGE
 from appliance.node.pods import manifest
+from appliance.node.pods import schema as kubernetes
 from appliance.positions import KeyPath
 from appliance.schema import UNKNOWN, Finding, is_secret_name
 
@@ -16,7 +17,11 @@ from appliance.schema import UNKNOWN, Finding, is_secret_name
 DEMO = "demo"
 
 
-def check_pods(pods: object) -> Iterator[Finding]:
+# Variables that hold the documents pods name, and their kind.
+OBJECTS = {"pods_configmaps": "ConfigMap", "pods_secrets": "Secret"}
+
+
+def check_pods(pods: object, default_handler: str) -> Iterator[Finding]:
     """Everything wrong with the value of the variable `pods`; paths start below it."""
     if not isinstance(pods, list):
         yield Finding((), pods, "is not a list", "a list of Kubernetes Pod manifests; [] for none")
@@ -28,7 +33,7 @@ def check_pods(pods: object) -> Iterator[Finding]:
         if not isinstance(pod, Mapping):
             yield Finding((number,), pod, "is not a mapping", "a Kubernetes Pod manifest")
             continue
-        for problem in manifest.check(pod):
+        for problem in manifest.check(pod, default_handler):
             path, value = _follow(pod, problem.path)
             if value is not UNKNOWN:
                 yield Finding((number, *path), None, problem.message, "")
@@ -40,6 +45,39 @@ def check_pods(pods: object) -> Iterator[Finding]:
         if name and first.setdefault(name, number) != number:
             path = (number, "metadata", "name")
             yield Finding(path, name, f"is the name of pods[{first[name]}] too", "one name a pod on a host")
+
+
+def check_objects(objects: object, kind: str) -> Iterator[Finding]:
+    """Everything wrong with the value of `pods_configmaps` or `pods_secrets`; paths start below it."""
+    names: set[str] = set()
+    for number, document in enumerate(_list(objects)):
+        if not isinstance(document, Mapping):
+            continue  # which the variable's type tells
+        for problem in kubernetes.check(document, kind):
+            path, value = _follow(document, problem.path)
+            if value is not UNKNOWN:
+                message = problem.message.partition("; got ")[0] if kind == "Secret" else problem.message
+                yield Finding((number, *path), None, message, "", kind == "Secret")
+        name = _name(document)
+        if name and name in names:
+            yield Finding((number, "metadata", "name"), name, "is used more than once", f"one {kind} of a name")
+        names.add(name)
+        for key in ("data", "stringData") if kind == "Secret" else ():
+            for entry, value in (document.get(key) or {}).items() if isinstance(document.get(key), Mapping) else ():
+                if isinstance(value, str) and value:
+                    expected = "!vault with the encrypted value"
+                    yield Finding((number, key, entry), None, "is a secret in clear text", expected, True)
+
+
+def claims(pods: object) -> Iterator[tuple[KeyPath, str]]:
+    """Path below `pods` and name of every volume of the pool that a pod claims."""
+    for number, pod in enumerate(_list(pods)):
+        spec = pod.get("spec") if isinstance(pod, Mapping) else None
+        for index, volume in enumerate(_list(spec.get("volumes")) if isinstance(spec, Mapping) else ()):
+            claim = volume.get("persistentVolumeClaim") if isinstance(volume, Mapping) else None
+            if isinstance(claim, Mapping) and isinstance(claim.get("claimName"), str):
+                path = (number, "spec", "volumes", index, "persistentVolumeClaim", "claimName")
+                yield path, claim["claimName"]
 
 
 def place_of(pods: object, name: str) -> KeyPath | None:

@@ -27,11 +27,13 @@ from appliance.formats import (
     MTU,
     PATH,
     PORT,
+    QUOTA,
     RELEASE,
     REMOTE,
     REMOTE_PORT,
     SIZE,
     URL,
+    VOLUME,
     Format,
 )
 from appliance.positions import KeyPath, suggestion
@@ -67,6 +69,8 @@ FORMATS: dict[str, Format] = {
     "monitoring_scrape_interval": DURATION,
     "pods_demo_port": PORT,
     "storage_device": DEVICE,
+    "storage_volumes[].name": VOLUME,
+    "storage_volumes[].size": QUOTA,
 }
 
 # Ports that are taken only where other variables have these values.

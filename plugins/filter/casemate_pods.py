@@ -1,4 +1,4 @@
-"""Filters of role pods: from manifests to files."""
+"""Filters of role pods: from manifests, ConfigMaps and Secrets to files."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ import yaml
 from ansible.errors import AnsibleFilterError
 from ansible.parsing.yaml.dumper import AnsibleDumper
 
-DIRECTORY = "/etc/casemate/pods"
+DIRECTORY = "/etc/casemate"
+FOLDERS = {"ConfigMap": "configmaps", "Secret": "secrets"}
 
 
-def casemate_manifest_files(pods: list, header: str) -> list[dict]:
-    """The entries of `casemate_files` that write each manifest below `header`, a comment."""
+def casemate_manifest_files(documents: list, header: str) -> list[dict]:
+    """The entries of `casemate_files` that write each manifest, ConfigMap and Secret below `header`, a comment."""
     files = []
-    for pod in pods:
+    for document in documents:
         try:
-            name = pod["metadata"]["name"]
+            name = document["metadata"]["name"]
         except (KeyError, TypeError):
-            raise AnsibleFilterError("pods: an item has no metadata.name; each is a Kubernetes Pod manifest") from None
-        text = yaml.dump(pod, Dumper=AnsibleDumper, default_flow_style=False, sort_keys=False, allow_unicode=True)
+            raise AnsibleFilterError(
+                "pods, pods_configmaps, pods_secrets: an item has no metadata.name; each is a Kubernetes document"
+            ) from None
+        text = yaml.dump(document, Dumper=AnsibleDumper, default_flow_style=False, sort_keys=False, allow_unicode=True)
         # a manifest's environment may hold secrets: only root reads it, and no diff shows it
         files.append(
             {
-                "dest": f"{DIRECTORY}/{name}.yaml",
+                "dest": f"{DIRECTORY}/{FOLDERS.get(document.get('kind'), 'pods')}/{name}.yaml",
                 "content": f"{header}\n{text}",
                 "mode": "0600",
-                "no_log": _has_environment(pod),
+                "no_log": document.get("kind") == "Secret" or _has_environment(document),
             }
         )
     return files
 
 
-def casemate_left_over_files(paths: list, pods: list) -> list[dict]:
-    """The entries of `casemate_files` that remove those of `paths` whose pod is no longer in `pods`."""
-    wanted = {entry["dest"] for entry in casemate_manifest_files(pods, "")}
+def casemate_left_over_files(paths: list, documents: list) -> list[dict]:
+    """The entries of `casemate_files` that remove those of `paths` which are no longer among `documents`."""
+    wanted = {entry["dest"] for entry in casemate_manifest_files(documents, "")}
     return [{"dest": str(path), "state": "absent"} for path in paths if path not in wanted]
 
 

@@ -24,7 +24,7 @@ POOL = Path("/var/lib/casemate/pool/volumes/conformance")
 POD = "/usr/lib/casemate/bin/casemate-pod"
 SECRETS = ["s3cr3t-conformance", "t0k3n-conformance"]
 FILES = {name: base64.b64decode(data) for name, data in json.loads((WORK / "manifests.json").read_text()).items()}
-DEADLINE_SECONDS = 420
+DEADLINE_SECONDS = int(os.environ.get("DEADLINE", "300"))
 
 
 def below(folder):

@@ -66,3 +66,52 @@ def test_good_ones_are_good_in_an_inventory_too(tmp_path):
     groups = {"appliance": {"hosts": {"edge1": {"ansible_host": "192.0.2.11"}}, "vars": variables}}
     site.write_text(json.dumps(groups, ensure_ascii=False))
     assert load([site], content=HERE).hosts
+
+
+POD = {
+    "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"},
+    "spec": {
+        "containers": [{"name": "a", "image": "b"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}],
+    },
+}  # fmt: skip
+SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}
+
+
+@pytest.mark.parametrize(
+    ("variables", "key", "message"),
+    [
+        ({"pods": [POD]}, "pods[0].spec.volumes[0].persistentVolumeClaim.claimName", "no volume of storage_volumes"),
+        ({"pods": [POD], "storage_volumes": [{"name": "data"}]}, "", ""),
+        ({"storage_volumes": [{"name": "a"}, {"name": "a"}]}, "storage_volumes[1].name", "more than once"),
+        ({"storage_volumes": [{"name": "../a"}]}, "storage_volumes[0].name", "wrong form"),
+        ({"storage_volumes": [{"name": "a", "size": "1G"}]}, "storage_volumes[0].size", "device of its own"),
+        ({"storage_device": "/dev/vdb", "storage_volumes": [{"name": "a", "size": "1G"}]}, "", ""),
+        ({"storage_device": "/dev/vdb", "storage_volumes": [{"name": "a", "size": "much"}]}, "storage_volumes[0].size",
+         "wrong form"),
+        ({"pods_configmaps": [{**SECRET, "kind": "ConfigMap", "data": {"a": 1}}]}, "pods_configmaps[0].data.a",
+         "expected a string"),
+        ({"pods_configmaps": [SECRET]}, "pods_configmaps[0].kind", "expected ConfigMap"),
+        ({"pods_secrets": [{**SECRET, "stringData": {"a": "hunter2!"}}]}, "pods_secrets[0].stringData.a", "clear text"),
+        ({"pods_secrets": [{**SECRET, "stringData": {"a": 12345678}}]}, "pods_secrets[0].stringData.a",
+         "expected a string"),
+        ({"pods_secrets": [SECRET, SECRET]}, "pods_secrets[1].metadata.name", "more than once"),
+        ({"pods_secrets": [SECRET]}, "", ""),
+        ({"pods": [{**POD, "spec": {"containers": POD["spec"]["containers"], "hostPID": True}}]},
+         "pods[0].spec.hostPID", "set runtimeClassName: runc"),
+        ({"engine_default_handler": "runc",
+          "pods": [{**POD, "spec": {"containers": POD["spec"]["containers"], "hostPID": True}}]}, "", ""),
+    ],
+)  # fmt: skip
+def test_what_pods_name_is_judged_in_the_inventory(tmp_path, variables, key, message):
+    site = tmp_path / "site.json"
+    hosts = {"edge1": {"ansible_host": "192.0.2.11"}}
+    site.write_text(json.dumps({"appliance": {"hosts": hosts, "vars": variables}}))
+    if not key:
+        assert load([site], content=HERE).hosts
+        return
+    with pytest.raises(InventoryError) as caught:
+        load([site], content=HERE)
+    assert [problem.key for problem in caught.value.problems] == [f"appliance.vars.{key}"]
+    assert message in str(caught.value)
+    assert "hunter2" not in str(caught.value) and "12345678" not in str(caught.value)

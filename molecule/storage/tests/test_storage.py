@@ -25,3 +25,14 @@ def test_each_directory_is_a_subvolume_of_its_own(host):
 def test_the_pool_can_be_written_to(host):
     assert host.check_output(f"echo kept > {POOL}/volumes/.molecule; cat {POOL}/volumes/.molecule") == "kept"
     host.check_output(f"rm {POOL}/volumes/.molecule")
+
+
+def test_volumes_that_pods_may_claim_are_subvolumes_and_keep_to_their_size(host):
+    listed = host.check_output(f"btrfs subvolume list {POOL} | awk '{{print $NF}}'").split()
+    assert {"volumes/plain", "volumes/small"} <= set(listed)
+    host.check_output(
+        f"dd if=/dev/zero of={POOL}/volumes/plain/x bs=1M count=20 conv=fsync && rm {POOL}/volumes/plain/x"
+    )
+    full = host.run(f"dd if=/dev/zero of={POOL}/volumes/small/x bs=1M count=20 conv=fsync")
+    host.run(f"rm -f {POOL}/volumes/small/x")
+    assert full.rc != 0 and "quota" in full.stderr
