@@ -94,7 +94,7 @@ def unmet(pods):
 def good(handler):
     """Run every good manifest; what does not become as promised, and what is left behind afterwards."""
     put_objects()
-    pods = {}
+    pods: dict[str, dict] = {}
     for name, data in below("good").items():
         text = with_handler(data.decode(), handler)
         document = yaml.safe_load(text)

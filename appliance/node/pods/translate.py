@@ -238,6 +238,8 @@ def _environment(pod: Pod, container: dict[str, Any], around: Surroundings) -> d
         place = f"{where}: envFrom[{number}]"
         kind, reference = _reference(source, "configMapRef", "secretRef")
         for key, value in _object(place, kind, reference, around).items():
+            if kind == "ConfigMap" and not _is_text(value):
+                continue  # its binaryData makes no variables, in Kubernetes either
             variables[f"{source.get('prefix') or ''}{key}"] = _text(value, f"{place}: key {key!r}")
     for entry in container.get("env") or []:
         source, name = entry.get("valueFrom"), entry["name"]
@@ -271,14 +273,17 @@ def _object(where: str, kind: str, reference: dict[str, Any], around: Surroundin
         raise PodConfigError(f"{where}: {error}") from None
 
 
-def _text(value: bytes, where: str) -> str:
+def _is_text(value: bytes) -> bool:
     try:
-        text = value.decode()
+        return "\0" not in value.decode()
     except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
+        return False
+
+
+def _text(value: bytes, where: str) -> str:
+    if not _is_text(value):
         raise PodConfigError(f"{where}: its value is no text, which a variable has to be; use a volume")
-    return text
+    return value.decode()
 
 
 def _expander(variables: Mapping[str, str]) -> Callable[[str], str]:
