@@ -49,6 +49,12 @@ def test_a_changed_object_replaces_the_pods_that_name_it(host):
     }
 
 
+def test_a_private_image_is_pulled_with_the_pods_secret_and_not_without(host):
+    found = inside(host, "manifests", "pulled")
+    assert re.search("401|authorization", found.pop("without"))
+    assert found == {"secrets_seen": [], "left": []}
+
+
 def test_wrong_ones_are_reported_by_doctor_and_leave_the_others_alone(host):
     found = inside(host, "manifests", "refused")
     wrong = conformance.files("bad", "hostile")

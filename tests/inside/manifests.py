@@ -1,21 +1,28 @@
 """Runs on an appliance: the manifests of tests/manifests, run and refused; prints JSON.
 
-`manifests.py good HANDLER | changed | refused`; /tmp/casemate-test/manifests.json holds their files, by path and in
-base64, and is left to whoever put it there.
+`manifests.py good HANDLER | changed | refused | pulled`; /tmp/casemate-test/manifests.json holds their files, by path and
+in base64, and is left to whoever put it there.
 """
 
 import base64
+import http.server
+import io
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
+import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 from cri_pods import cri
+
+from appliance.node.images import oci, recipes
 
 WORK = Path("/tmp/casemate-test")
 CONFIG = Path("/etc/casemate")
@@ -282,9 +289,73 @@ def refused():
     return found
 
 
+class Registry(http.server.BaseHTTPRequestHandler):
+    """A registry of one image, for those who know the password."""
+
+    ALLOWED = "Basic " + base64.b64encode(f"someone:{SECRETS[0]}".encode()).decode()
+    blobs: ClassVar[dict[str, bytes]] = {}
+    manifest: ClassVar[str] = ""
+
+    def do_GET(self):
+        known = self.headers.get("Authorization") == self.ALLOWED
+        name = self.path.rpartition("/")[2]
+        data = self.blobs.get(self.manifest if name == "1" else name)
+        self.send_response(401 if not known else 200 if data or self.path == "/v2/" else 404)
+        if not known:
+            self.send_header("WWW-Authenticate", 'Basic realm="test"')
+        is_manifest = "/manifests/" in self.path
+        kind = "vnd.oci.image.manifest.v1+json" if is_manifest else "octet-stream"
+        self.send_header("Content-Type", f"application/{kind}")
+        self.send_header("Content-Length", str(len(data or b"") if known else 0))
+        if is_manifest:
+            self.send_header("Docker-Content-Digest", self.manifest)
+        self.end_headers()
+        if known and data and self.command == "GET":
+            self.wfile.write(data)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def pulled():
+    """Pull a private image: with the pod's Secret, and without."""
+    entries = [oci.Entry("bin"), oci.Entry("bin/busybox", Path("/bin/busybox").read_bytes()),
+               *(oci.Entry(name) for name in ("proc", "sys", "dev", "etc"))]  # fmt: skip
+    made = oci.build(oci.Image("x/y:1", entries, ["/bin/busybox", "sleep", "100000"]), recipes.architecture())
+    with tarfile.open(fileobj=io.BytesIO(made)) as archive:
+        for member in archive:
+            if member.isfile() and member.name.startswith("blobs/sha256/"):
+                Registry.blobs[f"sha256:{member.name.rpartition('/')[2]}"] = archive.extractfile(member).read()
+        Registry.manifest = json.load(archive.extractfile("index.json"))["manifests"][0]["digest"]
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host = f"127.0.0.1:{server.server_port}"
+    auths = {host: {"auth": Registry.ALLOWED.partition(" ")[2]}, "other.example": {"username": "a", "password": "b"}}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry"},
+              "type": "kubernetes.io/dockerconfigjson",
+              "stringData": {".dockerconfigjson": json.dumps({"auths": auths})}}  # fmt: skip
+    path = CONFIG / "secrets/registry.json"
+    path.touch(0o600)
+    path.write_text(json.dumps(secret))
+    image = {"image": f"{host}/private/app:1", "imagePullPolicy": "Always", "command": None}
+    put(pod("without", container=image))
+    wait_for(lambda: "PullImage" in state("without").get("reason", ""), "a refusal of the registry")
+    found = {"without": state("without")["reason"]}
+    put(pod("with", container=image, imagePullSecrets=[{"name": "registry"}]))
+    wait_for(lambda: state("with").get("ready"), "a pod of a private image")
+    found["secrets_seen"] = secrets_seen()
+    clear()
+    server.shutdown()
+    subprocess.run(["ctr", "-n", "k8s.io", "images", "rm", image["image"]], check=True, capture_output=True)
+    return found | {"left": left_behind(["with", "without"])}
+
+
 def main(what, *arguments):
+    actions = {"good": good, "changed": changed, "refused": refused, "pulled": pulled}
     try:
-        print(json.dumps({"good": good, "changed": changed, "refused": refused}[what](*arguments)))
+        print(json.dumps(actions[what](*arguments)))
     finally:
         clear()
         for path in WORK.iterdir():
