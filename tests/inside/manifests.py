@@ -1,7 +1,7 @@
 """Runs on an appliance: the manifests of tests/manifests, run and refused; prints JSON.
 
-`manifests.py good HANDLER | changed | refused | pulled`; /tmp/casemate-test/manifests.json holds their files, by path and
-in base64, and is left to whoever put it there.
+`manifests.py good HANDLER | changed | refused | pulled`; /tmp/casemate-test/manifests.json holds their files, by path
+and in base64, and is left to whoever put it there.
 """
 
 import base64
