@@ -62,7 +62,10 @@ def test_good_ones_are_good_in_an_inventory_too(tmp_path):
         if "test/handlers" in pod["metadata"]["annotations"]:
             pod["spec"]["runtimeClassName"] = "runc"
     site = tmp_path / "site.json"
-    variables = {"pods": [pod for pod in pods if pod["metadata"]["name"] != "environment"]}
+    variables = {
+        "storage_volumes": [{"name": "conformance"}],
+        "pods": [p for p in pods if p["metadata"]["name"] != "environment"],
+    }
     groups = {"appliance": {"hosts": {"edge1": {"ansible_host": "192.0.2.11"}}, "vars": variables}}
     site.write_text(json.dumps(groups, ensure_ascii=False))
     assert load([site], content=HERE).hosts
