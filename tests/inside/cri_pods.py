@@ -72,11 +72,11 @@ class Pod:
 
     def log(self, name="c"):
         """Return {"stdout": text, "stderr": text} of a container's CRI log."""
-        text = {"stdout": "", "stderr": ""}
+        pieces = {"stdout": [], "stderr": []}
         for line in Path(self.logs, f"{name}.log").read_text().splitlines():
             _, stream, tag, rest = line.split(" ", 3)
-            text[stream] += rest + ("\n" if tag == "F" else "")
-        return text
+            pieces[stream].append(rest + ("\n" if tag == "F" else ""))
+        return {stream: "".join(found) for stream, found in pieces.items()}
 
     def remove(self):
         cri.call("StopPodSandbox", 60, pod_sandbox_id=self.id)
