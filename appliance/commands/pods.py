@@ -18,7 +18,7 @@ from appliance.workloads import named, nowhere
 @target_options
 @click.argument("pod", required=False)
 def command(inventory: tuple, limit: str | None, output: str, pod: str | None) -> None:
-    """Show the pods on each host, what they use and what they cost, or one POD with its containers.
+    """Show the pods on each host, what they use and what they cost, or one POD with its containers and last events.
 
     USE is what the containers use as they see it: in a microVM, inside the guest. COST is what the host pays for all of
     the pod, its virtual machine included. Processors are those of one second; memory is without idle page cache.
@@ -63,6 +63,9 @@ def show(answers: list[Answer], with_containers: bool = False) -> None:
             for pod in answer.value:
                 if pod["reason"]:
                     print_hanging(console, f"[yellow]{pod['name']}[/]", Text(pod["reason"]))
+                if with_containers and pod["events"]:
+                    console.print()
+                    console.print(Padding(_events(pod["events"]), (0, 0, 0, 2), expand=False))
         console.print()
 
 
@@ -81,6 +84,25 @@ def _table(pods: list[dict], with_containers: bool) -> Table:
         for name, one in containers.items() if with_containers else ():
             table.add_row(f"  [dim]{name}[/]", *[""] * 4, *_figures(one), "", "")
     return table
+
+
+def _events(events: list[dict]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in ("LAST SEEN", "EVENT", ""):
+        table.add_column(heading, no_wrap=heading != "")
+    for event in events:
+        age = _age(event["age_s"]) + (f" (x{event['count']})" if event["count"] > 1 else "")
+        style = "yellow" if event["type"] == "Warning" else ""
+        table.add_row(age, Text(event["reason"], style), Text(event["message"]))
+    return table
+
+
+def _age(seconds: int) -> str:
+    """A time span as kubectl writes it, in its largest unit."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
 
 
 def _state(pod: dict) -> str:

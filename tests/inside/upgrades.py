@@ -118,12 +118,13 @@ def packages(pod):
         offered = [line.split("|")[1].strip() for line in lines]
         had = subprocess.check_output(["dpkg-query", "-W", "-f", "${Version}", name], text=True)
         for version in [*[v for v in offered if v != had][:1], had]:
-            _install(name, version)
+            install(name, version)
             now = subprocess.check_output(["dpkg-query", "-W", "-f", "${Version}", name], text=True)
             pod.step(f"{name} {version}", installed=now == version)
 
 
-def _install(name, version):
+def install(name, version):
+    """Install one of the versions that apt offers of a package."""
     wanted = [f"{name}={version}"]
     if name.startswith("qemu"):  # all of one source are of one version
         out = subprocess.check_output(["dpkg-query", "-W", "-f", "${Package} ${source:Package}\n"], text=True)

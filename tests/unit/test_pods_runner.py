@@ -1,6 +1,7 @@
 """The runner, against an engine made of memory: what it does follows from what it finds."""
 
 import json
+import threading
 import time
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -47,18 +48,18 @@ class Engine:
 
     def _RunPodSandbox(self, config, runtime_handler):
         box = SimpleNamespace(
-            id=f"box{len(self.boxes)}", state=READY, created_at=len(self.boxes), handler=runtime_handler,
+            id=f"box{len(self.boxes)}", state=READY, created_at=time.time_ns(), handler=runtime_handler,
             labels=config["labels"], annotations=config["annotations"], metadata=SimpleNamespace(**config["metadata"]),
             cgroup_parent=config["linux"]["cgroup_parent"],
         )  # fmt: skip
         self.boxes.append(box)
         return SimpleNamespace(pod_sandbox_id=box.id)
 
-    def _PodSandboxStatus(self, pod_sandbox_id):
-        return SimpleNamespace(status=next(box for box in self.boxes if box.id == pod_sandbox_id))
+    def _PodSandboxStatus(self, pod_sandbox_id, verbose=False):
+        return SimpleNamespace(status=next(box for box in self.boxes if box.id == pod_sandbox_id), info={})
 
     def _StopPodSandbox(self, pod_sandbox_id):
-        pass
+        next(box for box in self.boxes if box.id == pod_sandbox_id).state = DOWN
 
     def _RemovePodSandbox(self, pod_sandbox_id):
         self.boxes = [box for box in self.boxes if box.id != pod_sandbox_id]
@@ -70,6 +71,7 @@ class Engine:
             annotations=config["annotations"], metadata=SimpleNamespace(**config["metadata"]), exit_code=0,
             started_at=0, finished_at=0, reason="", message="",
         )  # fmt: skip
+        self.log(config["log_path"])
         self.made.append(container)
         return SimpleNamespace(container_id=container.id)
 
@@ -85,8 +87,8 @@ class Engine:
     def _RemoveContainer(self, container_id):
         self.made.remove(self._find(container_id))
 
-    def _ContainerStatus(self, container_id):
-        return SimpleNamespace(status=self._find(container_id))
+    def _ContainerStatus(self, container_id, verbose=False):
+        return SimpleNamespace(status=self._find(container_id), info={})
 
     def end(self, container, code, ago=0.0):
         container.state, container.exit_code = EXITED, code
@@ -97,6 +99,8 @@ class Engine:
 @pytest.fixture(autouse=True)
 def places(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "log_directory", lambda pod: tmp_path / "log")
+    monkeypatch.setattr(Engine, "log", lambda _, path: (tmp_path / "log" / path).touch(), raising=False)
+    monkeypatch.setattr(runner.state, "DIRECTORY", tmp_path / "run")
     monkeypatch.setattr(runner.state, "write", lambda known: None)
     monkeypatch.setattr(runner.volumes, "write_hosts", lambda pod, address: tmp_path / "hosts")
     monkeypatch.setattr(runner.volumes, "remove", lambda name: None)
@@ -112,6 +116,12 @@ def pod(image="i:1", **spec):
     }
     assert manifest.check(document) == []
     return manifest.Pod(document, "web.yaml")
+
+
+def settled(one):
+    """Wait for what is being done to containers."""
+    for work in list(one._busy.values()):
+        work.join(10)
 
 
 def started(engine, the_pod):
@@ -149,10 +159,12 @@ def test_a_dead_sandbox_is_made_anew_and_restarts_count_on():
     engine = Engine()
     one = started(engine, pod())
     engine.boxes[0].state = DOWN
+    engine.end(engine.made[0], 137)
     one.step()
     one.step()
     assert one.state.ready
     assert one.state.restarts == {"main": 1}
+    assert [event["reason"] for event in one.state.events] == ["Started", "SandboxChanged", "Started"]
 
 
 def test_the_runtime_class_is_the_handler_and_none_is_the_engines_default():
@@ -186,6 +198,7 @@ def test_a_crashing_container_is_started_at_once_and_then_after_a_back_off():
     engine.end(engine.made[-1], 3, ago=11)
     one.step()
     assert engine.made[-1].state == RUNNING
+    one.step()
     assert len(engine.made) == 1  # ended ones are removed
 
 
@@ -236,6 +249,7 @@ def test_a_failing_liveness_probe_stops_the_container_and_it_is_started_again(mo
     the_pod.containers[0]["livenessProbe"] = {"tcpSocket": {"port": 1}, "failureThreshold": 1}
     monkeypatch.setattr(runner.probes, "look", lambda *_: "refused")
     one = started(engine, the_pod)
+    settled(one)
     assert "StopContainer" in engine.calls
     one.step()
     assert one.state.restarts == {"main": 0}
@@ -291,7 +305,7 @@ def test_a_probe_may_have_a_grace_period_of_its_own(monkeypatch):
     }  # fmt: skip
     monkeypatch.setattr(runner.probes, "look", lambda *_: "refused")
     monkeypatch.setattr(engine, "_StopContainer", lambda container_id, timeout: given.append(timeout))
-    started(engine, the_pod)
+    settled(started(engine, the_pod))
     assert given == [7]
 
 
@@ -301,8 +315,26 @@ def test_a_failing_post_start_hook_stops_its_container(monkeypatch):
     the_pod.containers[0]["lifecycle"] = {"postStart": {"exec": {"command": ["no"]}}}
     monkeypatch.setattr(runner.hooks.probes, "look", lambda *_: "no exited 1")
     one = started(engine, the_pod)
+    settled(one)
+    one.step()
     assert one.state.state == "failed"
     assert engine.calls.count("StopContainer") == 1
+
+
+def test_a_container_waits_for_the_post_start_hooks_of_those_before_it(monkeypatch):
+    engine, over = Engine(), threading.Event()
+    the_pod = pod()
+    the_pod.containers[0]["lifecycle"] = {"postStart": {"exec": {"command": ["long"]}}}
+    the_pod.spec["containers"].append({"name": "next", "image": "i:1"})
+    monkeypatch.setattr(runner.hooks.probes, "look", lambda *_: over.wait(10) and "")
+    one = started(engine, the_pod)
+    assert [c.metadata.name for c in engine.made] == ["main"]
+    over.set()
+    settled(one)
+    one.step()
+    one.step()
+    assert [c.metadata.name for c in engine.made] == ["main", "next"]
+    assert one.state.ready
 
 
 def test_a_pre_stop_hook_takes_its_time_from_the_grace_period(monkeypatch):
@@ -320,16 +352,15 @@ def test_a_pre_stop_hook_takes_its_time_from_the_grace_period(monkeypatch):
 
 def test_a_pod_past_its_deadline_has_failed_and_stays_stopped():
     engine = Engine()
-    one = started(engine, pod(activeDeadlineSeconds=60))
-    engine.boxes[0].created_at = int(time.time() * 1e9)
-    one.step()
-    one.step()
+    the_pod = pod(activeDeadlineSeconds=60)
+    one = started(engine, the_pod)
     assert one.state.ready
     engine.boxes[0].created_at = int((time.time() - 61) * 1e9)
     for _ in range(2):
         one.step()
         assert (one.state.state, one.state.ready) == ("failed", False)
         assert one.state.reason.startswith("DeadlineExceeded")
+        one = runner.Runner(the_pod, engine, Settings())
     assert [c.state for c in engine.made] == [EXITED]
 
 
@@ -337,3 +368,123 @@ def test_a_dead_runners_state_is_not_ready(tmp_path):
     known = state.PodState("web", "default", "web.yaml", "1", pid=2**22 + 1, state="running", ready=True)
     (tmp_path / "web.json").write_text(json.dumps(asdict(known)))
     assert not state.read_all(tmp_path)["web"].ready
+
+
+def crash(engine, one, ago=0.0, ran=1.0):
+    """End the running container, let the runner see it, and return how long it says that the next start waits."""
+    container = engine.made[-1]
+    engine.end(container, 3, ago)
+    container.started_at = container.finished_at - int(ran * 1e9)
+    one.step()
+    if engine.made[-1] is not container:
+        return 0
+    return int(one.state.reason.rpartition("after ")[2].removesuffix(" s"))
+
+
+def test_the_back_off_doubles_to_five_minutes_whoever_the_runner_is_and_ends_after_ten_minutes_of_running():
+    engine = Engine()
+    the_pod = pod()
+    one = started(engine, the_pod)
+    waits = []
+    for _ in range(9):
+        waits.append(wait := crash(engine, one))
+        one = runner.Runner(the_pod, engine, Settings())  # it was killed meanwhile
+        if wait:
+            crash(engine, one, ago=wait)
+        one.step()
+    assert waits == [0, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert one.state.restarts == {"main": 9}
+    assert crash(engine, one, ran=600) == 0
+    assert crash(engine, one) == 10
+
+
+def test_a_date_that_is_set_back_prolongs_no_back_off():
+    engine, now = Engine(), 1000.0
+    one = runner.Runner(pod(), engine, Settings(), clock=lambda: now)
+    for _ in range(2):
+        one.step()
+    assert crash(engine, one) == 0
+    assert crash(engine, one, ago=-3600) == 10
+    now += 11
+    one.step()
+    assert engine.made[-1].state == RUNNING
+
+
+@pytest.mark.parametrize(("policy", "code", "ends"), [("Never", 3, "failed"), ("OnFailure", 0, "succeeded")])
+def test_a_finished_pod_gives_back_its_sandbox_and_stays_finished(policy, code, ends):
+    engine = Engine()
+    the_pod = pod(restartPolicy=policy)
+    one = started(engine, the_pod)
+    engine.end(engine.made[0], code)
+    one.step()
+    assert engine.boxes[0].state == DOWN
+    two = runner.Runner(the_pod, engine, Settings())
+    two.step()
+    two.step()
+    assert (two.state.state, two.state.exit_codes, len(engine.boxes), len(engine.made)) == (ends, {"main": code}, 1, 1)
+
+
+def test_what_ended_well_is_not_run_again_in_a_new_sandbox():
+    engine = Engine()
+    the_pod = pod(restartPolicy="OnFailure")
+    the_pod.spec["containers"].append({"name": "job", "image": "i:1"})
+    one = started(engine, the_pod)
+    engine.end(engine.made[1], 0)
+    one.step()
+    engine.end(engine.made[0], 137)
+    engine.boxes[0].state = DOWN
+    for _ in range(3):
+        one.step()
+    two = runner.Runner(the_pod, engine, Settings())
+    two.step()
+    assert [c.metadata.name for c in engine.made] == ["main"]
+    assert two.state.ready
+    engine.end(engine.made[0], 0)
+    two.step()
+    assert two.state.state == "succeeded"
+
+
+def test_a_sandbox_that_keeps_going_down_backs_off_too():
+    engine = Engine()
+    one = started(engine, pod())
+    for _ in range(2):
+        engine.boxes[-1].state = DOWN
+        engine.end(engine.made[-1], 137)
+        one.step()
+    assert len(engine.calls) - len([c for c in engine.calls if c != "RunPodSandbox"]) == 2
+    assert "CrashLoopBackOff" in one.state.reason
+
+
+def test_a_state_that_cannot_be_written_does_not_end_the_runner(monkeypatch):
+    one = started(Engine(), pod())
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runner.state, "write", full)
+    one._publish()
+    written = []
+    monkeypatch.setattr(runner.state, "write", written.append)
+    one._publish()
+    assert written == [one.state]
+
+
+def test_an_engine_that_is_away_for_long_is_asked_again_all_the_time(monkeypatch):
+    engine = Engine()
+    one = started(engine, pod())
+    pauses = []
+
+    def gone(*_):
+        raise CriError("ListPodSandbox", "UNAVAILABLE", "no such file", "/x.sock")
+
+    def wait(seconds):
+        pauses.append(seconds)
+        if len(pauses) > 2000:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "sandboxes", gone)
+    monkeypatch.setattr(one._processes, "wait", wait)
+    with pytest.raises(KeyboardInterrupt):
+        one.run()
+    assert max(pauses) <= 2
+    assert one.state.events[-1]["count"] == 2001

@@ -22,13 +22,14 @@ its jail. Both may be killed at any point; what then belongs to neither goes whe
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+
+from appliance.node import places
 
 from . import mounts, protocol, store
 from .settings import RUN, STATE, RuntimeFailure
@@ -84,7 +85,7 @@ class Sandbox:
         What killed processes left goes first.
         """
         RUN.mkdir(parents=True, exist_ok=True)
-        with _locked(RUN / ".making"):
+        with places.locked(RUN / ".making"):
             for other in all_sandboxes():
                 if other.runc.is_symlink() and not other.alive() and other.hold(wait=False):
                     other.remove()
@@ -128,7 +129,7 @@ class Sandbox:
         (self.share / container).mkdir()
         (CONTAINERS / container).symlink_to(f"../{self.id}")
         mounts.bind(rootfs, str(self.share / container), read_only=True)
-        with _locked(self.users / ".lock"):
+        with places.locked(self.users / ".lock"):
             (self.users / container).write_text("".join(f"{volume.name}\n" for volume in volumes))
             for volume in volumes:
                 target = self.volumes / volume.name
@@ -143,7 +144,7 @@ class Sandbox:
     def hide(self, container: str) -> None:
         """Take a container's exports back. Only mount points are removed, once nothing is on them."""
         _remove_mount_point(self.share / container)
-        with _locked(self.users / ".lock"):
+        with places.locked(self.users / ".lock"):
             mine = self._volumes_of(container)
             (self.users / container).unlink(missing_ok=True)
             others = {name for user in _entries(self.users) for name in self._volumes_of(user.name)}
@@ -163,7 +164,7 @@ class Sandbox:
     def hold(self, wait: bool = True) -> bool:
         """Take this sandbox's lock, until this process ends. False when another has it, or the sandbox is gone."""
         with contextlib.suppress(FileNotFoundError):
-            self._lock = self._lock or _lock(self.directory, wait, os.O_DIRECTORY)
+            self._lock = self._lock or places.lock(self.directory, wait, os.O_DIRECTORY)
         return self._lock is not None and self.directory.exists()
 
     def remove(self) -> None:
@@ -299,45 +300,13 @@ def checked(identifier: str) -> str:
     return identifier
 
 
-@contextlib.contextmanager
-def starting() -> Iterator[None]:
+def starting() -> contextlib.AbstractContextManager[None]:
     """Wait until fewer guests are being started than there are processors, and be one of them.
 
     Started all at once, a crowd shares the processors so thinly that each guest misses its deadline. Only guests that
     have no workload yet are counted, so that no workload can keep other pods from starting.
     """
-    with _locked(RUN / ".next"):  # one waits for a place, the others for their turn
-        while (place := _free_place()) is None:
-            time.sleep(0.02)
-    try:
-        yield
-    finally:
-        os.close(place)
-
-
-def _free_place() -> int | None:
-    places = (_lock(RUN / f".starting-{n}", wait=False) for n in range(os.cpu_count() or 1))
-    return next((place for place in places if place is not None), None)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = _lock(path, wait=True)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _lock(path: Path, wait: bool, flags: int = os.O_CREAT) -> int | None:
-    """Open `path` and lock it; return the descriptor that holds the lock, or None when it is taken."""
-    lock = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
+    return places.place(RUN, "starting", os.cpu_count() or 1)
 
 
 def _entries(directory: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
@@ -19,6 +18,8 @@ def remove(pod_name: str, root: Path = ROOT) -> None:
     """Remove the control group of a pod that has no containers any more; one that is in use stays."""
     slice_path = f"/casemate.slice/{slice_of(pod_name)}"
     if _found(slice_path, root):
+        import subprocess  # not for every runner to hold
+
         subprocess.run(["systemctl", "stop", slice_of(pod_name)], capture_output=True, check=False)
     for group in _found(PLAIN.format(pod_name), root) + _found(slice_path, root):
         with contextlib.suppress(OSError):

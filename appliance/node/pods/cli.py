@@ -7,18 +7,16 @@ import logging
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
-from . import listing, live, logs, settings, state, sync, teardown, units, use
+from . import listing, live, logs, service, settings, state, sync, teardown, units, use
 from .cri import Cri
 from .cri_model import CriError
-from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load, load_directory
+from .manifest import MANIFEST_DIRECTORY, ManifestError, load, load_directory
 from .names import NoSuchPod
-from .runner import Runner
 from .spdy import StreamingError
 
-INVALID = 2  # the exit code for what cannot be meant; the unit does not restart the runner then
+INVALID = service.INVALID
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -100,24 +98,7 @@ def _target(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    pod = _find(options.manifest)
-    values = settings.load()
-    stopping = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
-    Runner(pod, Cri(values.socket), values).run(stopping)
-    return 0
-
-
-def _find(argument: str) -> Pod:
-    if "/" in argument or argument.endswith((".yaml", ".yml", ".json")):
-        return load(Path(argument))
-    pods, errors = load_directory()
-    if argument in pods:
-        return pods[argument]
-    if errors:
-        raise errors[0]
-    raise ManifestError(MANIFEST_DIRECTORY, [f"no manifest declares a pod named {argument!r}"])
+    return service.main([options.manifest])
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import state, units
+from . import events, state, units
 from .cri_model import sandbox_ready, state_name
 from .manifest import Pod
 from .settings import Settings
@@ -19,8 +19,9 @@ _LOG_TAIL_LINES = 8
 def list_pods(cri: "Cri", settings: Settings) -> list[dict[str, Any]]:
     """Every pod, ours and others', ordered by name.
 
-    Keys: name, namespace, runtime, ready, state, ip, restarts, sandbox_id, reason. A pod whose runner has no sandbox
-    yet is listed with an empty sandbox_id. Raises CriError.
+    Keys: name, namespace, runtime, ready, state, ip, restarts, sandbox_id, reason, exit_codes (of each container's last
+    end) and events (see events.shown). A pod whose runner has no sandbox yet is listed with an empty sandbox_id. Raises
+    CriError.
     """
     states = state.read_all()
     containers: dict[str, list] = {}
@@ -94,16 +95,20 @@ def _row(cri: "Cri", settings: Settings, sandbox, containers: list, known: state
         "runtime": sandbox.runtime_handler or settings.default_handler,
         "ready": up and bool(latest) and all(state_name(c) == "running" for c in latest.values()),
         "state": "running" if up else "unknown",
-        "ip": cri.address(sandbox.id) if up else "",
+        "ip": known.ip if known else cri.address(sandbox.id) if up else "",
         "restarts": sum(container.metadata.attempt for container in latest.values()),
         "sandbox_id": sandbox.id,
         "reason": "" if up else "its sandbox is down",
     }
     if known:
-        row |= {"ready": known.ready and up, "state": known.state, "reason": known.reason, "ip": known.ip}
-    return row
+        row |= {"ready": known.ready and up, "state": known.state, "reason": known.reason}
+    return row | _told(known)
 
 
 def _row_without_sandbox(known: state.PodState) -> dict[str, Any]:
     row = {key: getattr(known, key) for key in ("name", "namespace", "ready", "state", "ip", "reason")}
-    return row | {"runtime": "", "restarts": sum(known.restarts.values()), "sandbox_id": ""}
+    return row | {"runtime": "", "restarts": sum(known.restarts.values()), "sandbox_id": ""} | _told(known)
+
+
+def _told(known: state.PodState | None) -> dict[str, Any]:
+    return {"exit_codes": known.exit_codes if known else {}, "events": events.shown(known.events) if known else []}

@@ -237,3 +237,24 @@ def load_directory(directory: Path = MANIFEST_DIRECTORY) -> tuple[dict[str, Pod]
             continue
         pods[pod.name] = pod
     return pods, errors
+
+
+def find(argument: str, directory: Path = MANIFEST_DIRECTORY) -> Pod:
+    """The pod of a manifest file, or the one of this name that `directory` declares. Raises ManifestError."""
+    if "/" in argument or argument.endswith(SUFFIXES):
+        return load(Path(argument))
+    for path in sorted(directory.iterdir()) if directory.is_dir() else []:
+        if path.name.startswith(".") or path.suffix not in SUFFIXES:
+            continue
+        try:
+            # Fifty runners that start at once should not parse fifty manifests each.
+            if argument.encode() in path.read_bytes() and (pod := load(path)).name == argument:
+                return pod
+        except (ManifestError, OSError):
+            continue
+    pods, errors = load_directory(directory)  # a name may be written so that it does not read as it is
+    if argument in pods:
+        return pods[argument]
+    if errors:
+        raise errors[0]
+    raise ManifestError(directory, [f"no manifest declares a pod named {argument!r}"])

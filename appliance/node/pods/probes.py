@@ -1,11 +1,10 @@
 """Startup, liveness and readiness probes of containers."""
 
-import http.client
 import socket
-import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from . import unary
 from .cri_model import CriError
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def look(definition: dict[str, Any], timeout: float, cri: "Cri", container_id: s
         target = definition["tcpSocket"]
         with socket.create_connection((target.get("host") or address, target["port"]), timeout):
             return ""
-    except (OSError, http.client.HTTPException, ValueError) as error:
+    except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
 
 
@@ -83,6 +82,9 @@ def _exec(action: dict[str, Any], timeout: float, cri: "Cri", container_id: str)
 
 
 def _http(action: dict[str, Any], timeout: float, address: str) -> str:
+    import http.client  # neither is for every runner to hold
+    import ssl
+
     host, port = action.get("host") or address, action["port"]
     if action.get("scheme") == "HTTPS":
         context = ssl.create_default_context()
@@ -94,6 +96,8 @@ def _http(action: dict[str, Any], timeout: float, address: str) -> str:
     try:
         connection.request("GET", action.get("path") or "/", headers=headers)
         status = connection.getresponse().status
+    except http.client.HTTPException as error:
+        return f"{type(error).__name__}: {error}"
     finally:
         connection.close()
     fine = 200 <= status < 400 or action.get("any_status")
@@ -102,16 +106,12 @@ def _http(action: dict[str, Any], timeout: float, address: str) -> str:
 
 def _grpc(action: dict[str, Any], timeout: float, address: str) -> str:
     """Ask grpc.health.v1.Health/Check: the request's field 1 is a service's name, the answer's field 1 its state."""
-    import grpc
-
     name = (action.get("service") or "").encode()
-    target = f"[{address}]" if ":" in address else address
-    with grpc.insecure_channel(f"{target}:{action['port']}", [("grpc.enable_http_proxy", 0)]) as channel:
-        ask = channel.unary_unary("/grpc.health.v1.Health/Check")
-        try:
-            answer = ask(b"\x0a" + _varint(len(name)) + name if name else b"", timeout=timeout, wait_for_ready=True)
-        except grpc.RpcError as error:
-            return f"gRPC {error.code().name}: {error.details()}"
+    request = b"\x0a" + _varint(len(name)) + name if name else b""
+    try:
+        answer = unary.call((address, action["port"]), "/grpc.health.v1.Health/Check", request, timeout)
+    except unary.GrpcError as error:
+        return f"gRPC {error.code}: {error.details}"
     return "" if answer[:2] == bytes([0x08, _GRPC_SERVING]) else f"gRPC health of {name.decode()!r}: not SERVING"
 
 

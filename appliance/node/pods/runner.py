@@ -8,13 +8,18 @@ import os
 import socket
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import hooks, probes, pull, state, teardown, volumes
+from appliance.node import places
+
+from . import backoff, events, hooks, probes, pull, state, teardown, volumes
 from .cri_model import CriError, sandbox_ready, state_name
 from .manifest import ManifestError, Pod, handler_problems
 from .notify import notify
+from .processes import Processes
 from .settings import Settings
 from .translate import (
     CONTAINER_LABEL,
@@ -34,11 +39,18 @@ log = logging.getLogger("casemate-pod")
 
 _PULL_SECONDS = 1800
 _START_SECONDS = 240  # an emulated guest is slow
-_BACKOFF_FIRST, _BACKOFF_LAST, _BACKOFF_FORGET = 10, 300, 600  # seconds; Kubernetes' own figures
-_RETRY_LAST = 30
+_RELIST_SECONDS = 10  # how often the engine is asked while nothing happens; the end of a process is seen at once
+_SOON_SECONDS = 1
+_RETRY_LAST, _RETRY_DOUBLINGS = 30, 5
+_ENGINE_SECONDS = 2  # until an engine that is away is asked again
 _ROTATE_BYTES = 10 << 20
 # A pod that is not ready by then still counts as started for systemd, or a host with a bad pod would boot for ever.
 _ANNOUNCE_SECONDS = 60
+# How many pods of a host are being started at once: more would only share the processors, and miss deadlines.
+_AT_ONCE = max(2, os.cpu_count() or 1)
+# Containers that ended well in a former sandbox of a pod that restarts on failure only.
+DONE_ANNOTATION = "io.casemate.done"
+_POST_START = "postStart has not ended"
 
 
 class Runner:
@@ -47,79 +59,164 @@ class Runner:
     def __init__(self, pod: Pod, cri: "Cri", settings: Settings, clock=time.monotonic):
         self.pod, self.cri, self.settings, self.clock = pod, cri, settings, clock
         self.state = state.PodState(pod.name, pod.namespace, pod.source, pod.hash, pid=os.getpid())
-        self._attempts: dict[str, int] = {}  # next attempt by container, where a former sandbox had some
+        self.state.events = state.events_of(pod.name)
         self._probes: dict[tuple[str, str], probes.Probe] = {}  # by container id and kind
-        self._crashes: dict[str, int] = {}
+        self._crashes: dict[str, int] = {}  # restarts in a row, by container, of those whose sandbox went down
+        self._done: set[str] = set()  # containers that a former sandbox has brought to their good end
+        self._ended: dict[str, float] = {}  # when an ended container was first seen so, by its id
+        self._busy: dict[str, _Work] = {}  # what is being done to running containers meanwhile, by id
+        self._over = False  # the pod has finished
+        self._pause = 0.0
+        self._processes = Processes(cri)
         self._surroundings: Surroundings | None = None
         self._config: dict[str, Any] = {}
-        self._last = ""
+        self._last = self._said = ""
         self._announced = False
 
-    def run(self, stopping) -> None:
-        """Keep the pod as declared until `stopping` (a threading.Event) is set; the pod goes on without the runner."""
+    def run(self) -> NoReturn:
+        """Keep the pod as declared, for ever; the pod goes on without its runner, however that ends."""
         failures = 0
         late = threading.Timer(_ANNOUNCE_SECONDS, self._announce)
         late.daemon = True
         late.start()
         self._publish()
-        while not stopping.is_set():
+        while True:
             try:
                 self.step()
-                failures, pause = 0, 1.0
+                failures = 0
             except (CriError, ManifestError, PodConfigError, volumes.VolumeError, OSError) as error:
+                self._pause = min(2.0 ** min(failures, _RETRY_DOUBLINGS), _RETRY_LAST)
                 failures += 1
-                pause = min(2.0 ** (failures - 1), _RETRY_LAST)
+                if isinstance(error, CriError) and error.code == "UNAVAILABLE":
+                    self._pause = min(self._pause, _ENGINE_SECONDS)
+                self._event(events.WARNING, _reason(error), str(error))
                 self._report(self.state.state if self.state.state == "running" else "pending", False, str(error))
             self._publish()
-            stopping.wait(pause)
+            self._processes.wait(self._pause)
 
     def step(self) -> None:
-        """One look at the pod and what follows from it."""
-        sandbox = self._sandbox()
-        self.state.sandbox_id = sandbox.id
+        """One look at the pod and what follows from it; `_pause` is then how long the next look may wait."""
+        self._pause = _RELIST_SECONDS
+        if self._over:
+            return
+        up, down = self._sandboxes()
+        if up is None:
+            if down is not None and self._is_over_or_backing_off(down):
+                return
+            # Images come first: a pod that cannot have its image should not cost a VM meanwhile.
+            for container in self.pod.init_containers + self.pod.containers:
+                self._image(container)
+            self._report("pending", False, "waiting for other pods to start")
+            self._publish()
+            state.DIRECTORY.mkdir(parents=True, exist_ok=True)
+            with places.place(state.DIRECTORY, "starting", _AT_ONCE):
+                if down is not None:
+                    teardown.remove_sandbox(self.cri, down)
+                up = self._create_sandbox()
+                self._keep(up)
+        else:
+            if self.state.sandbox_id != up.id:
+                self._event(events.NORMAL, "Adopted", f"found the pod running in sandbox {up.id[:12]}")
+                self._settle_in(up, self._sandbox_config(up.metadata.attempt))
+            self._keep(up)
+
+    def _keep(self, sandbox) -> None:
+        """See to the containers of a running sandbox."""
         containers = self._latest(sandbox.id)
         self.state.restarts = {name: container.metadata.attempt for name, container in containers.items()}
-        if over := self._past_deadline(sandbox):
-            self._report(*over)
-            return
-        waiting = self._initialise(containers)
-        if not waiting:
-            waiting = self._keep_running(containers)
-        state_now, ready, reason = waiting or ("running", True, "")
-        self._report(state_now, ready, reason)
+        waiting = self._past_deadline(sandbox)
+        if waiting:
+            teardown.stop_containers(self.cri, sandbox.id, self.pod.grace_seconds)
+        waiting = waiting or self._initialise(containers) or self._keep_running(containers)
+        self._report(*(waiting or ("running", True, "")))
+        running = {container.id for container in containers.values() if state_name(container) == "running"}
+        self._probes = {key: probe for key, probe in self._probes.items() if key[0] in running}
+        self._busy = {key: work for key, work in self._busy.items() if key in running or work.is_alive()}
+        if not self._processes.watch(sandbox.id, running):
+            self._pause = min(self._pause, _SOON_SECONDS)
         self._rotate_logs(containers)
+        if self.state.state in ("succeeded", "failed"):
+            self._finish(sandbox.id)
+
+    def _finish(self, sandbox_id: str) -> None:
+        """Give back what a finished pod no longer needs; its containers' records and logs stay."""
+        self.cri.call("StopPodSandbox", _START_SECONDS, pod_sandbox_id=sandbox_id)
+        self._over = True
+        self.state.ip = ""
+        kind = events.NORMAL if self.state.state == "succeeded" else events.WARNING
+        self._event(kind, self.state.state.capitalize(), self.state.reason or "all containers ended well")
 
     # The sandbox
 
-    def _sandbox(self):
-        """The pod's running sandbox: adopted, or made anew when there is none of this manifest."""
-        mine = None
-        for sandbox in self.cri.sandboxes(managed_labels(self.pod.name)):
-            fits = sandbox.annotations.get(HASH_ANNOTATION) == self.pod.hash
-            if mine is None and fits and sandbox_ready(sandbox):
-                mine = sandbox
+    def _sandboxes(self) -> tuple[Any, Any]:
+        """The pod's running sandbox and, where there is none, the last one that went down; others are removed."""
+        found = self.cri.sandboxes(managed_labels(self.pod.name))
+        fitting = [sandbox for sandbox in found if sandbox.annotations.get(HASH_ANNOTATION) == self.pod.hash]
+        kept = next((one for one in fitting if sandbox_ready(one)), fitting[0] if fitting else None)
+        for sandbox in found:
+            if sandbox is kept:
                 continue
-            if fits:  # it died: its successors' attempts count on
-                for container in self.cri.containers(sandbox.id):
-                    name = container.labels[CONTAINER_LABEL]
-                    self._attempts[name] = max(self._attempts.get(name, 0), container.metadata.attempt + 1)
-            log.info("removing sandbox %s: %s", sandbox.id[:12], "it is down" if fits else "the manifest changed")
+            fits = sandbox in fitting
+            words = "it is down" if fits else "the manifest changed"
+            self._event(events.NORMAL, "Killing", f"removing sandbox {sandbox.id[:12]}: {words}")
             self._report("pending", False, "removing the former sandbox")
             self._publish()
-            teardown.remove_sandbox(self.cri, sandbox)
+            # The logs go with the manifest that they are of: the next pod's containers count from 0 again.
+            teardown.remove_sandbox(self.cri, sandbox, with_logs=not fits)
             if not fits:
                 volumes.remove(self.pod.name)  # another pod, which begins with empty volumes
-        if mine is None:
-            mine = self._create_sandbox()
-        elif self._surroundings is None:
-            log.info("adopting the running sandbox %s", mine.id[:12])
-            self._settle_in(mine.id, self._sandbox_config(mine.metadata.attempt))
-        return mine
+        if kept is None or sandbox_ready(kept):
+            return kept, None
+        return None, kept
+
+    def _is_over_or_backing_off(self, down) -> bool:
+        """Whether a pod whose sandbox went down gets no other one, or none yet."""
+        if any(state_name(container) == "running" for container in self.cri.containers(down.id)):
+            teardown.stop_sandbox(self.cri, down)  # containers without their sandbox
+        containers = self._latest(down.id)
+        self.state.restarts = {name: container.metadata.attempt for name, container in containers.items()}
+        statuses = {name: self._status(container.id) for name, container in containers.items()}
+        self._done = _done(down) | {name for name, one in statuses.items() if self._ended_for_good(one, "OnFailure")}
+        if verdict := self._outcome(statuses) or self._past_deadline(down):
+            self._report(*verdict)
+            self._over = True
+            return True
+        again = [
+            one for one in statuses.values() if state_name(one) == "exited" and one.metadata.name not in self._done
+        ]
+        if waiting := [words for one in again if (words := self._backing_off(one))]:
+            self._report(*waiting[0])
+            return True
+        self._event(events.WARNING, "SandboxChanged", f"sandbox {down.id[:12]} went down; making another")
+        self._crashes = {one.metadata.name: backoff.in_a_row(one) + 1 for one in again}
+        return False
+
+    def _past_deadline(self, sandbox) -> tuple[str, bool, str] | None:
+        """What a pod is once activeDeadlineSeconds are over; None before."""
+        seconds = self.pod.spec.get("activeDeadlineSeconds")
+        if seconds is None:
+            return None
+        left = sandbox.created_at / 1e9 + seconds - time.time()
+        self._pause = min(self._pause, max(left, 0))
+        return ("failed", False, f"DeadlineExceeded: activeDeadlineSeconds, {seconds}, are over") if left <= 0 else None
+
+    def _outcome(self, statuses: dict[str, Any]) -> tuple[str, bool, str] | None:
+        """What a pod whose sandbox went down has come to; None when it has more to do."""
+        policy = self.pod.restart_policy
+        names = [definition["name"] for definition in self.pod.containers]
+        if policy == "OnFailure" and self._done.issuperset(names):
+            return "succeeded", False, ""
+        if policy != "Never" or not statuses:
+            return None
+        for definition in self.pod.init_containers:
+            status = statuses.get(definition["name"])
+            if status is None or state_name(status) != "exited" or status.exit_code:
+                return "failed", False, f"init container {definition['name']} {_ending(status)}"
+        ends = {name: statuses.get(name) for name in names}
+        wrong = [f"container {name} {_ending(one)}" for name, one in ends.items() if one is None or one.exit_code]
+        return ("failed", False, "; ".join(wrong)) if wrong else ("succeeded", False, "")
 
     def _create_sandbox(self):
-        # Images come first: a pod that cannot have its image should not cost a VM meanwhile.
-        for container in self.pod.init_containers + self.pod.containers:
-            self._image(container)
         self._report("pending", False, "starting the sandbox")
         self._publish()
         attempt = int(time.time())  # only has to differ from the former ones'
@@ -128,20 +225,23 @@ class Runner:
         for problem in handler_problems(self.pod.spec, handler or self.settings.default_handler):
             raise PodConfigError(str(problem))
         config = self._sandbox_config(attempt)
+        if self._done:
+            config["annotations"][DONE_ANNOTATION] = ",".join(sorted(self._done))
         answer = self.cri.call("RunPodSandbox", _START_SECONDS, config=config, runtime_handler=handler)
-        log.info("sandbox %s started", answer.pod_sandbox_id[:12])
-        self._settle_in(answer.pod_sandbox_id, config)
-        return self.cri.call("PodSandboxStatus", pod_sandbox_id=answer.pod_sandbox_id).status
+        sandbox = self.cri.call("PodSandboxStatus", pod_sandbox_id=answer.pod_sandbox_id).status
+        self._settle_in(sandbox, config)
+        return sandbox
 
     def _sandbox_config(self, attempt: int) -> dict[str, Any]:
         return sandbox_config(self.pod, attempt, _resolv_conf(), self.settings.cgroup_parent(self.pod.name))
 
-    def _settle_in(self, sandbox_id: str, config: dict[str, Any]) -> None:
+    def _settle_in(self, sandbox, config: dict[str, Any]) -> None:
         """Work out all that containers of this sandbox, which was made with `config`, need."""
         host_address = _host_address()
-        address = host_address if self.pod.host_network else self.cri.address(sandbox_id)
+        address = host_address if self.pod.host_network else self.cri.address(sandbox.id)
         self.state.ip = address
         self._config = config
+        self._done = _done(sandbox)
         self._surroundings = Surroundings(
             address=address,
             host_address=host_address,
@@ -149,23 +249,19 @@ class Runner:
             hosts_file=None if self.pod.host_network else volumes.write_hosts(self.pod, address),
             volume_paths=volumes.prepare(self.pod),
         )
+        self.state.sandbox_id = sandbox.id
 
     # Its containers
 
     def _latest(self, sandbox_id: str) -> dict[str, Any]:
-        """The newest container of each name."""
+        """The last attempt of each container, by name; former ones are removed."""
         latest: dict[str, Any] = {}
-        for container in self.cri.containers(sandbox_id):
-            latest.setdefault(container.labels.get(CONTAINER_LABEL, ""), container)
+        for container in sorted(self.cri.containers(sandbox_id), key=lambda one: one.metadata.attempt):
+            former = latest.get(name := container.labels.get(CONTAINER_LABEL, ""))
+            latest[name] = container
+            if former is not None:
+                teardown.remove_container(self.cri, former.id)
         return latest
-
-    def _past_deadline(self, sandbox) -> tuple[str, bool, str] | None:
-        """Stop what runs once activeDeadlineSeconds are over; what the pod is then, or None."""
-        seconds = self.pod.spec.get("activeDeadlineSeconds")
-        if seconds is None or time.time() - sandbox.created_at / 1e9 < seconds:
-            return None
-        teardown.stop_containers(self.cri, sandbox.id, self.pod.grace_seconds)
-        return "failed", False, f"DeadlineExceeded: activeDeadlineSeconds, {seconds}, are over"
 
     def _initialise(self, containers: dict[str, Any]) -> tuple[str, bool, str] | None:
         """Run the init containers, one after the other; None when all are done, else what the pod waits for."""
@@ -175,7 +271,7 @@ class Runner:
             name = definition["name"]
             container = containers.get(name)
             if container is None:
-                self._start(definition, None)
+                self._start(definition, self._next_attempt(name))
                 return "pending", False, f"init container {name} is running"
             if state_name(container) == "running":
                 return "pending", False, f"init container {name} is running"
@@ -191,58 +287,75 @@ class Runner:
         """Start what is missing, restart what ended, probe what runs; None when all is well."""
         verdicts: list[tuple[str, bool, str]] = []
         endings = []
+        held = False  # a container starts when the postStart hooks of those before it have ended, as in Kubernetes
         for definition in self.pod.containers:
             name = definition["name"]
             container = containers.get(name)
-            if container is None:
-                self._start(definition, None)
-                verdicts.append(("pending", False, f"container {name} has just been started"))
+            if container is None and name in self._done:
+                endings.append("")
+            elif container is None and held:
+                verdicts.append(("pending", False, f"container {name} waits for a postStart hook"))
+            elif container is None:
+                verdicts.append(self._start(definition, self._next_attempt(name)))
+                held = held or bool(_post_start(definition))
             elif state_name(container) == "running":
+                held = held or self._is_doing(container.id) == _POST_START
                 if unready := self._probe(definition, container):
                     verdicts.append(("running", False, unready))
             else:
                 status = self._status(container.id)
-                policy = self.pod.restart_policy
-                over = state_name(status) == "exited" and (
-                    policy == "Never" or (policy == "OnFailure" and status.exit_code == 0)
-                )
-                if over:
-                    endings.append((name, status))
+                if self._ended_for_good(status, self.pod.restart_policy):
+                    endings.append(f"container {name} {_ending(status)}" if status.exit_code else "")
                 else:
                     verdicts.append(self._restart(definition, status))
         if verdicts:
             return verdicts[0]
         if len(endings) == len(self.pod.containers):
-            failed = [f"container {name} {_ending(status)}" for name, status in endings if status.exit_code]
-            return ("failed", False, "; ".join(failed)) if failed else ("succeeded", False, "")
+            failed = "; ".join(filter(None, endings))
+            return ("failed", False, failed) if failed else ("succeeded", False, "")
         return None
+
+    def _ended_for_good(self, status, policy: str) -> bool:
+        """Whether a restart policy lets a container be that ended so; with `Always` none."""
+        wanted = self.pod.restart_policy == policy and policy != "Always"
+        return wanted and state_name(status) == "exited" and (policy == "Never" or status.exit_code == 0)
 
     def _restart(self, definition: dict[str, Any], status) -> tuple[str, bool, str]:
         """Start a container anew once its back-off is over."""
         name = definition["name"]
-        if state_name(status) == "created":  # created and never started: the engine or the runner was interrupted
-            self._start(definition, status)
-            return "pending", False, f"container {name} has just been started"
-        ended = status.finished_at / 1e9 or time.time()
-        if status.started_at and (status.finished_at - status.started_at) / 1e9 >= _BACKOFF_FORGET:
-            self._crashes.pop(name, None)
-        crashes = self._crashes.get(name, min(status.metadata.attempt, 5))
-        delay = 0 if crashes == 0 else min(_BACKOFF_FIRST * 2 ** (crashes - 1), _BACKOFF_LAST)
-        left = ended + delay - time.time()
-        if left > 0:
-            reason = f"CrashLoopBackOff: container {name} {_ending(status)}; next start after {delay} s"
-            return "running", False, reason
-        log.info("container %s %s; starting it again", name, _ending(status))
-        self._crashes[name] = crashes + 1
-        self._start(definition, status)
-        return "running", False, f"container {name} {_ending(status)} and has been started again"
+        if state_name(status) == "created":  # created and never started: the runner was interrupted
+            return self._started(definition, status.id, status.metadata.attempt)
+        if waiting := self._backing_off(status):
+            return waiting
+        ending = f"container {name} {_ending(status)}"
+        log.info("%s; starting it again", ending)
+        self._crashes[name] = backoff.in_a_row(status) + 1
+        self._start(definition, status.metadata.attempt + 1)
+        self._ended.pop(status.id, None)
+        return "running", False, f"{ending} and has been started again"
 
-    def _start(self, definition: dict[str, Any], former) -> None:
+    def _backing_off(self, status) -> tuple[str, bool, str] | None:
+        """What to report of an ended container that waits for its next start; None when it may have it."""
+        delay = backoff.delay(backoff.in_a_row(status))
+        first = status.id not in self._ended
+        left = self._ended.setdefault(status.id, self.clock()) + delay - self.clock()
+        if status.finished_at:  # by whichever clock it is sooner: a date that is set back prolongs nothing
+            left = min(left, status.finished_at / 1e9 + delay - time.time())
+        if left <= 0:
+            return None
+        self._pause = min(self._pause, left)
+        ending = f"container {status.metadata.name} {_ending(status)}"
+        if first:
+            self._event(events.WARNING, "BackOff", f"{ending}; next start {delay} s after its end")
+        return "running", False, f"CrashLoopBackOff: {ending}; next start after {delay} s"
+
+    def _start(self, definition: dict[str, Any], attempt: int) -> tuple[str, bool, str]:
+        """Create and start an attempt of a container."""
         name = definition["name"]
         image = self._image(definition)
         user = image.uid.value if image.HasField("uid") else image.username or None
-        attempt = former.metadata.attempt + 1 if former is not None else self._attempts.get(name, 0)
         config = container_config(self.pod, definition, attempt, image.id, user, self._surroundings)
+        config["annotations"][backoff.ANNOTATION] = str(self._crashes.get(name, 0))
         (log_directory(self.pod) / name).mkdir(parents=True, exist_ok=True)
         created = self.cri.call(
             "CreateContainer",
@@ -251,21 +364,51 @@ class Runner:
             config=config,
             sandbox_config=self._config,
         )
-        self.cri.call("StartContainer", _START_SECONDS, container_id=created.container_id)
-        log.info("container %s started, attempt %d", name, attempt)
-        self._after_start(definition, created.container_id)
-        if former is not None:
-            self.cri.call("RemoveContainer", container_id=former.id)
+        self._crashes.pop(name, None)
+        return self._started(definition, created.container_id, attempt)
 
-    def _after_start(self, definition: dict[str, Any], container_id: str) -> None:
-        """Run the container's postStart hook; where it fails the container is stopped, as in Kubernetes."""
-        hook = (definition.get("lifecycle") or {}).get("postStart")
-        if not hook:
-            return
-        if wrong := hooks.after_start(hooks.resolved(hook, definition, self.state.ip), self.cri, container_id):
-            log.warning("container %s: postStart: %s; stopping it", definition["name"], wrong)
-            container = next(c for c in self.cri.containers(self.state.sandbox_id) if c.id == container_id)
-            teardown.end_container(self.cri, container, self.pod.grace_seconds)
+    def _started(self, definition: dict[str, Any], container_id: str, attempt: int) -> tuple[str, bool, str]:
+        name = definition["name"]
+        self._pause = 0  # to see at once that it runs
+        self.cri.call("StartContainer", _START_SECONDS, container_id=container_id)
+        self._event(events.NORMAL, "Started", f"container {name}, attempt {attempt}")
+        if hook := _post_start(definition):
+            hook = hooks.resolved(hook, definition, self.state.ip)
+
+            def run_hook() -> None:
+                if wrong := hooks.after_start(hook, self.cri, container_id):
+                    self._event(events.WARNING, "FailedPostStartHook", f"container {name}: {wrong}; stopping it")
+                    self._end(container_id, self.pod.grace_seconds)
+
+            self._do(container_id, _POST_START, run_hook)
+        return "pending", False, f"container {name} has just been started"
+
+    def _end(self, container_id: str, grace_seconds: int) -> None:
+        for container in self.cri.containers(self.state.sandbox_id):
+            if container.id == container_id:
+                teardown.end_container(self.cri, container, grace_seconds)
+
+    def _do(self, container_id: str, words: str, what: Callable[[], None]) -> None:
+        """Do something that takes its time to a container, while the others are looked after."""
+
+        def do() -> None:
+            try:
+                what()
+            except CriError as error:  # what stays wrong with the container is seen, and tried, again
+                log.warning("%s", error)
+
+        self._busy[container_id] = _Work(words, do)
+        self._busy[container_id].start()
+
+    def _is_doing(self, container_id: str) -> str:
+        """What is being done to a container just now, in words; an empty string for nothing."""
+        work = self._busy.get(container_id)
+        return work.words if work and work.is_alive() else ""
+
+    def _next_attempt(self, name: str) -> int:
+        """The number of a container's first attempt in a sandbox: former sandboxes' are known by their logs."""
+        logs = (log_directory(self.pod) / name).glob("*.log")
+        return max((int(path.stem) for path in logs if path.stem.isdigit()), default=-1) + 1
 
     def _image(self, definition: dict[str, Any]):
         """The container's image as the engine has it, pulled first where the policy says so. Raises CriError."""
@@ -275,6 +418,7 @@ class Runner:
         policy = definition.get("imagePullPolicy") or ("Always" if latest else "IfNotPresent")
         image = self.cri.call("ImageStatus", image={"image": reference})
         if policy == "Always" or (policy == "IfNotPresent" and not image.HasField("image")):
+            self._event(events.NORMAL, "Pulling", f"image {reference}")
             self._report("pending", False, f"pulling image {reference}")
             self._publish()
             try:
@@ -283,7 +427,7 @@ class Runner:
                 if not (latest and definition.get("imagePullPolicy") is None and image.HasField("image")):
                     raise
                 # Kubernetes' implied Always must not take down a pod whose image is here, on a host without network.
-                log.warning("%s; using the image that is here", error)
+                self._event(events.WARNING, "Failed", f"{error}; using the image that is here")
             image = self.cri.call("ImageStatus", image={"image": reference})
         if not image.HasField("image"):
             raise PodConfigError(
@@ -293,10 +437,17 @@ class Runner:
         return image.image
 
     def _status(self, container_id: str):
-        return self.cri.call("ContainerStatus", container_id=container_id).status
+        status = self.cri.call("ContainerStatus", container_id=container_id).status
+        if state_name(status) == "exited":
+            self.state.exit_codes[status.metadata.name] = status.exit_code
+        return status
 
     def _probe(self, definition: dict[str, Any], container) -> str:
         """Run the probes of a running container that are due; why it is not ready, or an empty string."""
+        name = definition["name"]
+        if words := self._is_doing(container.id):
+            self._pause = min(self._pause, _SOON_SECONDS)
+            return f"container {name}: {words}"
         now = self.clock()
         unready = ""
         for kind, healthy_until_proven in (("startupProbe", False), ("livenessProbe", True), ("readinessProbe", False)):
@@ -308,15 +459,19 @@ class Runner:
             )
             if kind == "startupProbe" and probe.success:
                 continue  # for good
+            due = probe.due <= now
             probe.step(now, lambda d, timeout: probes.look(d, timeout, self.cri, container.id, self.state.ip))
+            if due and probe.message:
+                self._event(events.WARNING, "Unhealthy", f"container {name}: {kind}: {probe.message}")
+            self._pause = min(self._pause, probe.due - now)
             if probe.success:
                 continue
-            unready = f"container {definition['name']}: {kind}: {probe.message}"
+            unready = f"container {name}: {kind}: {probe.message}"
             if kind != "readinessProbe" and probe.failed:
-                log.warning("%s; stopping it", unready)
                 grace = definition[kind].get("terminationGracePeriodSeconds")
-                teardown.end_container(self.cri, container, self.pod.grace_seconds if grace is None else grace)
-                del self._probes[container.id, kind]
+                grace = self.pod.grace_seconds if grace is None else grace
+                self._event(events.WARNING, "Killing", f"{unready}; stopping it")
+                self._do(container.id, f"{kind} failed; it is being stopped", partial(self._end, container.id, grace))
             if kind != "readinessProbe":
                 break  # the other probes wait for the startup probe, and for the next container
         return unready
@@ -346,26 +501,61 @@ class Runner:
             self._announced = True
             notify("READY=1")
 
+    def _event(self, kind: str, reason: str, message: str) -> None:
+        if events.add(self.state.events, kind, reason, message):
+            log.log(logging.WARNING if kind == events.WARNING else logging.INFO, "%s: %s", reason, message)
+
     def _publish(self) -> None:
         """Tell systemd and write the state file, where something changed."""
         if self.state.settled or self.state.state == "failed":
             self._announce()
         seen = repr(self.state)
-        if seen == self._last:
+        if seen == self._last and state.is_there(self.pod.name):
             return
-        self._last = seen
-        state.write(self.state)
         now = self.state
         text = f"{now.state}{', ready' if now.ready else ''}{': ' if now.reason else ''}{now.reason}"
-        log.info("%s", text)
         notify(f"STATUS={text[:500]}")
+        try:
+            state.write(self.state)
+        except OSError as error:  # a full disk must not end the runner
+            text += f" (its state could not be written: {error})"
+            seen = ""
+        if text != self._said:
+            log.info("%s", text)
+        self._last, self._said = seen, text
+
+
+class _Work(threading.Thread):
+    """Something that is being done to a container, and in words what."""
+
+    def __init__(self, words: str, do: Callable[[], None]):
+        super().__init__(target=do, daemon=True)
+        self.words = words
+
+
+def _post_start(definition: dict[str, Any]) -> dict[str, Any] | None:
+    return (definition.get("lifecycle") or {}).get("postStart")
 
 
 def _ending(status) -> str:
+    if status is None or state_name(status) != "exited":
+        return "was not started before its sandbox went down"
     words = f"exited {status.exit_code}"
     if status.reason and status.reason not in ("Completed", "Error"):
         words += f" ({status.reason})"
     return f"{words}: {status.message}" if status.message else words
+
+
+def _done(sandbox) -> set[str]:
+    return set(filter(None, sandbox.annotations.get(DONE_ANNOTATION, "").split(",")))
+
+
+def _reason(error: Exception) -> str:
+    """The event's word for what went wrong in a step."""
+    if isinstance(error, CriError):
+        return {"RunPodSandbox": "FailedCreatePodSandBox", "PullImage": "Failed", "CreateContainer": "Failed",
+                "StartContainer": "Failed"}.get(error.method, "FailedSync")  # fmt: skip
+    return "FailedMount" if isinstance(error, volumes.VolumeError) else "FailedSync"
 
 
 def _resolv_conf() -> str:

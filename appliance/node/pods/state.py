@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 DIRECTORY = Path("/run/casemate/pods")
 RELEASE = str(Path(__file__).resolve().parents[3])  # the release of the node programs that this process runs
@@ -13,7 +14,8 @@ RELEASE = str(Path(__file__).resolve().parents[3])  # the release of the node pr
 class PodState:
     """One pod as its runner sees it.
 
-    `state` is pending, running, succeeded or failed; `reason` says in words what it waits for or why it failed.
+    `state` is pending, running, succeeded or failed; `reason` says in words what it waits for or why it failed;
+    `exit_codes` are those of each container's last end; `events` as in events.py.
     """
 
     name: str
@@ -28,6 +30,8 @@ class PodState:
     ip: str = ""
     sandbox_id: str = ""
     restarts: dict[str, int] = field(default_factory=dict)
+    exit_codes: dict[str, int] = field(default_factory=dict)
+    events: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def settled(self) -> bool:
@@ -36,12 +40,29 @@ class PodState:
 
 
 def write(state: PodState, directory: Path = DIRECTORY) -> None:
-    """Store a pod's state atomically."""
+    """Store a pod's state atomically. Raises OSError."""
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / f".{state.name}.new"
-    temporary.touch(0o600)  # the hash is drawn from Secrets, too
-    temporary.write_text(json.dumps(asdict(state)))
-    temporary.rename(directory / f"{state.name}.json")
+    try:
+        temporary.touch(0o600)  # the hash is drawn from Secrets, too
+        temporary.write_text(json.dumps(asdict(state)))
+        temporary.rename(directory / f"{state.name}.json")
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def is_there(name: str, directory: Path = DIRECTORY) -> bool:
+    """Whether a pod's state is stored."""
+    return (directory / f"{name}.json").exists()
+
+
+def events_of(name: str, directory: Path = DIRECTORY) -> list[dict[str, Any]]:
+    """The events that a pod's former runner has stored, of whichever release it was."""
+    try:
+        return list(json.loads((directory / f"{name}.json").read_text())["events"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 def read_all(directory: Path = DIRECTORY) -> dict[str, PodState]:

@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import os
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,15 +14,20 @@ from appliance.node.edge.settings import edgecore_runs_pods
 from . import objects, state, teardown, units, volumes
 from .cri import Cri
 from .cri_model import CriError
-from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load_directory
-from .plan import is_current, plan
+from .manifest import MANIFEST_DIRECTORY, ManifestError, load_directory
+from .plan import plan
 from .settings import Settings
 from .translate import NAME_LABEL, managed_labels
 
 log = logging.getLogger("casemate-pod")
 
 LOCK = Path("/run/casemate/pods.lock")
-_SETTLE_SECONDS = 1.0
+# What was changed in the directory since this file was is news to casemate-pods-again.service, which follows each sync
+# that the path unit had started: systemd does not see changes made while that runs.
+SEEN = Path("/run/casemate/pods.seen")
+_REMOVALS = 128  # at once: they only wait, and the last has no longer grace period than the first
+_LOOK_SECONDS = 0.5
+_TAKEOVER_SECONDS = 60
 
 
 @dataclass
@@ -39,33 +45,40 @@ def sync(settings: Settings, directory: Path = MANIFEST_DIRECTORY) -> Outcome:
     Removal waits for grace periods, starting does not wait for it. Raises CriError, units.UnitError.
     """
     outcome = Outcome()
-    with lock(), ThreadPoolExecutor(8) as pool:
+    with lock(), ThreadPoolExecutor(_REMOVALS) as pool:
         removals: dict[str, Future] = {}
         failed: dict[str, Exception] = {}
-        done: dict[str, str] = {}  # hash by name: a runner that will not start is not restarted over and over
+        starting: dict[str, str] = {}  # hash by name: a runner that will not start is not restarted over and over
+        until = 0.0  # when runners that have not taken up their manifest are no longer waited for
+        known = None
         while True:
-            seen = _fingerprint(directory)
+            begun, seen = time.time(), _fingerprint(directory)
             for name in [name for name, removal in removals.items() if removal.done()]:
                 if error := removals.pop(name).exception():
                     failed[name] = error
                 else:
                     outcome.removed.add(name)
-            declared, outcome.errors = load_directory(directory)
+            if seen != known:
+                declared, outcome.errors = load_directory(directory)
+                known = seen
             if edgecore_runs_pods():
                 declared, outcome.errors = {}, []
-            todo = plan(declared, outcome.errors, state.read_all(), units.states(), _sandbox_names(settings))
+            states, unit_states = state.read_all(), units.states()
+            todo = plan(declared, outcome.errors, states, unit_states, _sandbox_names(settings))
             for name in todo.remove - removals.keys() - failed.keys():
                 removals[name] = pool.submit(remove, name, settings)
-            starting = {n for n in todo.start - removals.keys() if done.get(n) != declared[n].hash}
-            units.restart(sorted(starting))
-            if starting:
-                done |= {name: declared[name].hash for name in starting}
-                outcome.started |= starting
-                _await_takeover(declared, starting)
-            # systemd's path unit does not see changes made while this runs, so look again before leaving.
-            if not removals and not starting and _fingerprint(directory) == seen:
+            new = {n for n in todo.start - removals.keys() if starting.get(n) != declared[n].hash}
+            if new:
+                units.restart(sorted(new))
+                starting |= {name: declared[name].hash for name in new}
+                outcome.started |= new
+                until = time.monotonic() + _TAKEOVER_SECONDS
+            # The next sync would restart a runner that has not yet said what it runs.
+            coming = {n for n in todo.start & starting.keys() if n in new or unit_states.get(n) == "activating"}
+            if not removals and not (coming and time.monotonic() < until) and _fingerprint(directory) == seen:
                 break
-            time.sleep(_SETTLE_SECONDS if removals else 0)
+            time.sleep(_LOOK_SECONDS)
+        _note_seen(begun)
     for name, error in failed.items():
         log.error("pod %s could not be removed", name)
         raise error
@@ -77,36 +90,25 @@ def remove(name: str, settings: Settings) -> None:
     log.info("removing pod %s", name)
     units.stop(name)
     cri = Cri(settings.socket)
-    try:
-        for sandbox in cri.sandboxes(managed_labels() | {NAME_LABEL: name}):
-            teardown.remove_sandbox(cri, sandbox)
-            teardown.remove_logs(sandbox)
-    finally:
-        cri.close()
+    for sandbox in cri.sandboxes(managed_labels(name)):
+        teardown.remove_sandbox(cri, sandbox, with_logs=True)
     volumes.remove(name)
     state.forget(name)
 
 
 def _sandbox_names(settings: Settings) -> set[str]:
-    cri = Cri(settings.socket)
     try:
-        return {sandbox.labels[NAME_LABEL] for sandbox in cri.sandboxes(managed_labels())}
+        return {sandbox.labels[NAME_LABEL] for sandbox in Cri(settings.socket).sandboxes(managed_labels())}
     except CriError as error:
         # Pods can be declared while the engine is down; what is to be removed then is found by units and states.
         log.warning("%s", error)
         return set()
-    finally:
-        cri.close()
 
 
-def _await_takeover(declared: dict[str, Pod], names: set[str], seconds: float = 10) -> None:
-    """Wait until the runners just started have said which manifest they run, so that the next sync leaves them."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        states = state.read_all()
-        if all(name in states and is_current(states[name], declared[name]) for name in names):
-            return
-        time.sleep(0.2)
+def _note_seen(moment: float) -> None:
+    """Say that changes made before `moment` (seconds since the epoch) have been seen."""
+    SEEN.touch()
+    os.utime(SEEN, (moment, moment))
 
 
 def _fingerprint(directory: Path) -> list[tuple]:

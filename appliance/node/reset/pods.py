@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from appliance.node.reset import records
@@ -50,14 +51,7 @@ def _sandboxes(remover: Remover) -> None:
         for sandbox in cri.sandboxes():
             ours = sandbox.labels.get("io.casemate.managed-by") or sandbox.runtime_handler in ("", "microvm")
             if ours or "containerd" in records.packages_installed():
-                remover.do(f"pod {sandbox.metadata.name}", lambda s=sandbox: _remove(cri, teardown, s))
+                remove = partial(teardown.remove_sandbox, cri, sandbox, with_logs=True)
+                remover.do(f"pod {sandbox.metadata.name}", remove)
     except CriError as error:
         raise ResetError(f"pods cannot be removed: {error}") from None
-    finally:
-        cri.close()
-
-
-def _remove(cri, teardown, sandbox) -> None:
-    teardown.remove_sandbox(cri, sandbox)
-    if "io.kubernetes.pod.uid" in sandbox.labels:
-        teardown.remove_logs(sandbox)

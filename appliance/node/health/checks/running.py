@@ -163,6 +163,9 @@ def pods(host: Host, settings: Settings) -> Iterator[Finding]:
         if pod.get("ready"):
             yield Finding(ok=True, of=pod["name"], evidence=f"ready at {pod.get('ip') or 'no address'}")
             continue
+        if pod.get("state") == "succeeded":
+            yield Finding(ok=True, of=pod["name"], evidence="has finished")
+            continue
         yield Finding(
             ok=False,
             of=pod["name"],
