@@ -13,6 +13,7 @@ import json
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -164,3 +165,18 @@ _SIGN = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "20"]
 
 def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+def main() -> None:
+    """`cloudcore.py ADDRESS DIRECTORY`: serve at CloudCore's own ports, with a token in DIRECTORY/token."""
+    cloud = CloudCore(sys.argv[1], Path(sys.argv[2]).resolve())
+    cloud.port, cloud.https_port = 10000, 10002
+    cloud.start()
+    token = cloud.directory / "token"
+    token.touch(mode=0o600)
+    token.write_text(cloud.token(24 * 3600))
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

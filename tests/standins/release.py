@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import os
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -80,3 +81,13 @@ class Server:
     def stop(self) -> None:
         self._http.shutdown()
         self._http.server_close()
+
+
+def main() -> None:
+    """`python -m tests.standins.release DIRECTORY`: the archive, and its SHA-256 beside it."""
+    archive = make(Path(sys.argv[1]))
+    Path(f"{archive}.sha256").write_text(hashlib.sha256(archive.read_bytes()).hexdigest())
+
+
+if __name__ == "__main__":
+    main()
