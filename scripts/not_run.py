@@ -9,6 +9,8 @@ from pathlib import Path
 NEVER = (
     "microVMs with KVM on this machine's own processor: decided by booting a probe guest; see doctor's `microvm`",
     "Ubuntu 24.04: preflight knows it, no lab host of it has been made",
+    "KubeEdge: EdgeCore and CloudCore are stand-ins; CASEMATE_EDGECORE=/path runs the cases up to the certificate with"
+    " the binary; CloudCore needs a Kubernetes API server, which the suite does not make (CASEMATE_CLOUDCORE)",
     "Vagrant: the Vagrantfile is validated where vagrant is installed, no box is booted",
 )
 

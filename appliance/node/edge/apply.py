@@ -20,6 +20,7 @@ from typing import Any
 from appliance.node.health import edgecore
 from appliance.node.health.host import Host
 from appliance.node.pods import settings as pod_settings
+from appliance.node.pods.cri_model import CriError
 from appliance.node.reset import records
 
 from . import artifact, config, settings
@@ -116,9 +117,11 @@ def _change(declared: Declared, token: str, needed: list[str]) -> None:
         return
     _set_aside()
     try:
-        _systemctl("stop", settings.UNIT)
         if before.static_pods and not declared.static_pods:
-            _remove_pods(static_only=True)
+            from . import pods  # needs the packages that talk to the engine
+
+            pods.remove(static_only=True)
+            settings.RUNS_PODS.unlink(missing_ok=True)  # role pods has its runner start them
         _make_directories(declared)
         if joins:
             _forget_membership(before, declared)
@@ -130,7 +133,7 @@ def _change(declared: Declared, token: str, needed: list[str]) -> None:
         _systemctl("reset-failed", settings.UNIT, check=False)
         _systemctl("enable", "--now", settings.UNIT)
         _await_well(declared, joins)
-    except (EdgeError, OSError, subprocess.SubprocessError) as error:
+    except (EdgeError, CriError, OSError, subprocess.SubprocessError) as error:
         what = _put_back(before)
         raise EdgeError(f"{error}\n{what}") from None
     config.forget_token()
@@ -218,8 +221,11 @@ def _put_back(before: Applied) -> str:
         said = "Nothing of EdgeCore's runs now; `appliance deploy` tries again, without downloading again."
     else:
         if was["active"]:
-            _systemctl("start", settings.UNIT, check=False)
+            _systemctl("start", "--no-block", settings.UNIT, check=False)
         said = f"EdgeCore {before.version} is back as it was, with its configuration, certificates and database."
+    if settings.RUNS_PODS.exists() and not before.static_pods:
+        settings.RUNS_PODS.unlink()
+        _sync_pods()
     shutil.rmtree(_ASIDE)
     return said
 
@@ -270,15 +276,14 @@ def _current() -> str:
 
 def _hand_over_pods() -> None:
     """The pod runner lets go of its pods: from now on the same manifests are EdgeCore's."""
+    settings.RUNS_PODS.touch()
+    _sync_pods()
+
+
+def _sync_pods() -> None:
     done = subprocess.run(["/usr/lib/casemate/bin/casemate-pod", "sync"], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise EdgeError(f"the pod runner does not let go of its pods: {done.stderr.strip()}")
-
-
-def _remove_pods(*, static_only: bool) -> None:
-    from . import pods  # needs the packages that talk to the engine
-
-    pods.remove(static_only=static_only)
+        raise EdgeError(f"the pod runner does not follow: {done.stderr.strip()}")
 
 
 def _broker_digest(declared: Declared) -> str:

@@ -12,6 +12,7 @@ BROKER_FILE = Path("/etc/mosquitto/conf.d/casemate.conf")
 
 RELEASES = Path("/usr/lib/casemate/edge")  # ID/edgecore, and the link `current`
 STATE = Path("/var/lib/casemate/edge")
+RUNS_PODS = STATE / "runs-pods"  # there while EdgeCore, not the pod runner, runs what is in PODS
 TOKEN = Path("/run/casemate/edge-token")  # there only while a host joins
 
 ETC = Path("/etc/kubeedge")
@@ -72,9 +73,3 @@ def load(path: Path = DECLARED) -> Declared | None:
         return None
     known = {one.name for one in fields(Declared)}
     return Declared(**{k: v for k, v in values.items() if k in known} | {"artifact": Artifact(**values["artifact"])})
-
-
-def edgecore_runs_pods(path: Path = DECLARED) -> bool:
-    """Whether the manifests in /etc/casemate/pods are EdgeCore's static pods, and so not the pod runner's."""
-    declared = load(path)
-    return declared is not None and declared.static_pods

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from appliance.node.edge.settings import edgecore_runs_pods
+from appliance.node.edge import settings as edge
 
 from . import objects, state, teardown, units, volumes
 from .cri import Cri
@@ -61,7 +61,7 @@ def sync(settings: Settings, directory: Path = MANIFEST_DIRECTORY) -> Outcome:
             if seen != known:
                 declared, outcome.errors = load_directory(directory)
                 known = seen
-            if edgecore_runs_pods():
+            if edge.RUNS_PODS.exists():
                 declared, outcome.errors = {}, []
             states, unit_states = state.read_all(), units.states()
             todo = plan(declared, outcome.errors, states, unit_states, _sandbox_names(settings))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from appliance.node.edge import settings
@@ -20,6 +19,8 @@ def reset(remover: Remover, options: dict) -> None:
     """Leave the cloud and remove what role edge and EdgeCore made. The cloud keeps its record of the node."""
     if not (settings.DECLARED.exists() or settings.STATE.exists() or settings.RELEASES.exists()):
         return
+    declared = settings.load()
+    joined = settings.CERTIFICATE.exists()
     ours = [path for path in records.files() if path in (settings.UNIT_FILE, settings.BROKER_FILE)]
     if settings.UNIT_FILE in ours:
         remover.unit(settings.UNIT)
@@ -41,8 +42,8 @@ def reset(remover: Remover, options: dict) -> None:
         records.forget_files([settings.UNIT_FILE, settings.BROKER_FILE, settings.DECLARED, settings.TOKEN])
     for path in (settings.DECLARED, settings.RELEASES, settings.STATE):
         remover.tree(path)
-    name = os.uname().nodename
-    remover.kept.append(f"the cloud's record of this node, if it joined (there: kubectl delete node {name})")
+    if declared and joined:
+        remover.kept.append(f"the cloud's record of this node (there: kubectl delete node {declared.node_name})")
 
 
 def _created() -> list[Path]:

@@ -32,7 +32,7 @@ def joining(host: Host, settings: Settings) -> Iterator[Finding]:
     yield _others(host, there)
     if wanted["broker"]:
         yield _listener(host, wanted["broker"])
-    yield from _cloud(host, settings, wanted, member)
+    yield from _cloud(host, settings, {**wanted, "member": member, "known": there["ca"]})
 
 
 def _name(node: str) -> Finding:
@@ -115,8 +115,9 @@ def _listener(host: Host, address: str) -> Finding:
     return Finding(ok=True, of="broker", evidence=f"no other listener on port {port}")
 
 
-def _cloud(host: Host, settings: Settings, wanted: dict, member: bool) -> Iterator[Finding]:
+def _cloud(host: Host, settings: Settings, wanted: dict) -> Iterator[Finding]:
     """CloudCore: reachable, with the CA that the token names, our clock's time, and no node of this name."""
+    member = wanted["member"]
     for port, what in ((wanted["https_port"], "certificates"), (wanted["port"], "messages")):
         trouble = host.connect(wanted["address"], port, settings.network_timeout)
         if trouble:
@@ -144,22 +145,21 @@ def _cloud(host: Host, settings: Settings, wanted: dict, member: bool) -> Iterat
         )
         return
     yield Finding(ok=True, of="cloud", evidence=f"CloudCore answers at {base}")
-    yield _ca(wanted, certificate.sha256, member)
+    yield _ca(wanted["token_ca"] or wanted["ca"] or wanted["known"], certificate.sha256, member)
     if certificate.date:
         yield _clock(host, certificate.date, member)
     if not member:
         yield _free(host, settings, base, wanted["node"])
 
 
-def _ca(wanted: dict, found: str, member: bool) -> Finding:
-    pinned = wanted["token_ca"] or wanted["ca"]
+def _ca(pinned: str, found: str, member: bool) -> Finding:
     if pinned in ("", found):
         return Finding(ok=True, of="ca", evidence=f"{found[:16]}...")
     return Finding(
         ok=False,
         of="ca",
         severity="warning" if member else "error",
-        evidence=f"CloudCore's CA has the hash {found}, the token (or edge_cloud_ca_hash) names {pinned}",
+        evidence=f"CloudCore's CA has the hash {found}, expected is {pinned}",
         cause="another cloud answers at this address, its CA was replaced, or somebody is in between",
         cure=f"find out which; if this cloud is the right one, take a new token ({GET_TOKEN})",
     )
