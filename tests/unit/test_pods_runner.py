@@ -104,7 +104,7 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(runner.state, "write", lambda known: None)
     monkeypatch.setattr(runner.volumes, "write_hosts", lambda pod, address: tmp_path / "hosts")
     monkeypatch.setattr(runner.volumes, "remove", lambda name: None)
-    monkeypatch.setattr(runner.volumes, "prepare", lambda pod: {})
+    monkeypatch.setattr(runner.volumes, "prepare", lambda pod, in_use: {})
 
 
 def pod(image="i:1", **spec):

@@ -40,8 +40,12 @@ class Places:
     pool: Path = POOL_VOLUMES
 
 
-def prepare(pod: Pod, places: Places = Places(), load: Load = objects.load) -> dict[str, Path]:
-    """Make the pod's volumes and return their paths on the host by name. Existing data is kept. Raises VolumeError."""
+def prepare(pod: Pod, places: Places = Places(), load: Load = objects.load, in_use: bool = False) -> dict[str, Path]:
+    """Make the pod's volumes and return their paths on the host by name. Existing data is kept. Raises VolumeError.
+
+    Volumes `in_use`, by containers that an adopted pod has, belong to fsGroup already: a large one is not gone through
+    again.
+    """
     paths: dict[str, Path] = {}
     group = (pod.spec.get("securityContext") or {}).get("fsGroup")
     for own in (places.state / pod.name, places.memory / pod.name):
@@ -61,7 +65,7 @@ def prepare(pod: Pod, places: Places = Places(), load: Load = objects.load) -> d
         else:
             paths[name] = places.memory / pod.name / name
             _write(paths[name], _files(pod, name, volume, load), group)
-        if group is not None:
+        if group is not None and not in_use:
             _give_to_group(paths[name], group, writable, pod.spec["securityContext"].get("fsGroupChangePolicy"))
     return paths
 
