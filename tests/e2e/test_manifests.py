@@ -35,8 +35,7 @@ def test_good_ones_run_and_keep_their_promises(host, handler):
     assert len(found["ran"]) >= 20
     assert found["problems"] == []
     assert found["secrets_seen"] == []
-    assert found["closed"] == "0o700"
-    assert found["left"] == []
+    assert found["closed"] == ["0o700"]
 
 
 def test_a_changed_object_replaces_the_pods_that_name_it(host):
