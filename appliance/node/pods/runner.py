@@ -247,7 +247,7 @@ class Runner:
             host_address=host_address,
             node_name=socket.gethostname(),
             hosts_file=None if self.pod.host_network else volumes.write_hosts(self.pod, address),
-            volume_paths=volumes.prepare(self.pod, in_use=bool(self.cri.containers(sandbox_id))),
+            volume_paths=volumes.prepare(self.pod, in_use=bool(self.cri.containers(sandbox.id))),
         )
         self.state.sandbox_id = sandbox.id
 

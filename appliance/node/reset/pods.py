@@ -37,7 +37,7 @@ def _sandboxes(remover: Remover) -> None:
     if not unit_known("containerd.service") or not Path("/etc/casemate/engine.json").exists():
         return  # no engine of ours was ever configured here
     try:
-        from appliance.node.pods import settings, teardown
+        from appliance.node.pods import settings, teardown, volumes
         from appliance.node.pods.cri import Cri, CriError
     except ImportError:  # without the packages that talk to the engine nothing was ever started
         return
@@ -55,3 +55,5 @@ def _sandboxes(remover: Remover) -> None:
                 remover.do(f"pod {sandbox.metadata.name}", remove)
     except CriError as error:
         raise ResetError(f"pods cannot be removed: {error}") from None
+    for own in sorted(volumes.MEMORY_DIRECTORY.glob("*")):  # there are mounts in it
+        remover.do(f"volumes of {own.name}", partial(volumes.remove, own.name))
