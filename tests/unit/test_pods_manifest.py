@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.node.pods import documents, fields, manifest, schema
+from appliance.node.pods.quantity import parse_quantity
 
 MINIMAL = {
     "apiVersion": "v1",
@@ -143,7 +144,7 @@ def test_a_sub_path_that_leaves_its_volume_is_refused(path):
     )
 )
 def test_no_document_crashes_the_check(document):
-    assert all(isinstance(problem, schema.Problem) for problem in manifest.check(document))
+    assert all(isinstance(problem, documents.Problem) for problem in manifest.check(document))
 
 
 def test_hash_follows_meaning_and_not_form(tmp_path):
@@ -193,13 +194,13 @@ def test_a_directory_gives_its_good_pods_and_names_its_bad_files(tmp_path):
     ("text", "value"), [("500m", "0.5"), ("64Mi", 67108864), (2, 2), ("1.5G", 1500000000), ("1e3", 1000)]
 )
 def test_quantities_are_kubernetes_own(text, value):
-    assert schema.parse_quantity(text) == schema.parse_quantity(str(value))
+    assert parse_quantity(text) == parse_quantity(str(value))
 
 
 @pytest.mark.parametrize("text", ["64MB", "", "Mi", "1 Gi", "-1", "1..2"])
 def test_what_is_no_quantity_is_an_error(text):
     with pytest.raises(ValueError):
-        schema.parse_quantity(text)
+        parse_quantity(text)
 
 
 def test_kubernetes_types_are_as_kubernetes_publishes_them():
@@ -238,7 +239,7 @@ def test_what_was_found_wrong_is_found_wrong_again(tmp_path):
     path.write_text("a: 1\n")
     for _ in range(2):
         with pytest.raises(manifest.ManifestError, match="no good"):
-            documents.load(path, "Pod", lambda _: [schema.Problem("a", "no good")], checked)
+            documents.load(path, "Pod", lambda _: [documents.Problem("a", "no good")], checked)
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import schema, state
+from . import state
 
 SUFFIXES = (".yaml", ".yml", ".json")
 CHECKED = Path("/run/casemate/checked")
@@ -21,6 +22,17 @@ MOST_BYTES = 1 << 20  # of a file; Kubernetes' own limit is about the same
 MOST_VALUES = 50_000  # of a document, aliases expanded
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a document: `path` is the key (`spec.containers[0].image`), `message` what was expected."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
 
 
 class ManifestError(Exception):
@@ -33,7 +45,7 @@ class ManifestError(Exception):
 
 
 def load(
-    path: Path, kind: str, check: Callable[[Any], list[schema.Problem]], checked: Path = CHECKED
+    path: Path, kind: str, check: Callable[[Any], list[Problem]], checked: Path = CHECKED
 ) -> tuple[dict[str, Any], str]:
     """The document of a file and the SHA-256 of its bytes; `check` says what is wrong with a document of this `kind`.
 

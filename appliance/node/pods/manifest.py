@@ -12,9 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from . import documents, objects, schema, settings
-from .documents import SUFFIXES, ManifestError
-from .schema import Problem
+from . import documents, objects, settings
+from .documents import SUFFIXES, ManifestError, Problem
+from .quantity import parse_quantity
 
 MANIFEST_DIRECTORY = Path("/etc/casemate/pods")
 MICROVM = "microvm"
@@ -87,6 +87,8 @@ def check(document: Any, default_handler: str = "") -> list[Problem]:
     """
     if isinstance(document, dict) and document.get("kind") not in (None, "Pod"):
         return [Problem("kind", f"expected Pod; got {document['kind']!r}")]
+    from . import schema  # not for every runner to hold
+
     problems = schema.check(document, "Pod")
     return problems or list(_cross_checks(document["spec"], default_handler))
 
@@ -165,7 +167,7 @@ def _container(
         yield from _action((container.get("lifecycle") or {}).get(hook) or {}, f"{where}.lifecycle.{hook}", names)
     for kind, limit in ((container.get("resources") or {}).get("limits") or {}).items():
         request = ((container.get("resources") or {}).get("requests") or {}).get(kind)
-        if None not in (request, limit) and schema.parse_quantity(request) > schema.parse_quantity(limit):
+        if None not in (request, limit) and parse_quantity(request) > parse_quantity(limit):
             yield Problem(f"{where}.resources.requests.{kind}", f"{request} is more than the limit, {limit}")
 
 

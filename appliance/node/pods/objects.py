@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import documents, schema
-from .documents import ManifestError
+from . import documents
+from .documents import ManifestError, Problem
 
 ROOT = Path("/etc/casemate")
 FOLDERS = {"ConfigMap": "configmaps", "Secret": "secrets"}
@@ -97,18 +97,20 @@ def _document(kind: str, name: str, root: Path) -> tuple[dict[str, Any], str] | 
     return None
 
 
-def _check(document: Any, kind: str, name: str) -> list[schema.Problem]:
+def _check(document: Any, kind: str, name: str) -> list[Problem]:
+    from . import schema  # not for every runner to hold
+
     problems = schema.check(document, kind)
     if kind == "Secret":  # what a value is instead is not for a log
-        problems = [schema.Problem(problem.path, problem.message.partition("; got ")[0]) for problem in problems]
+        problems = [Problem(problem.path, problem.message.partition("; got ")[0]) for problem in problems]
     if problems:
         return problems
     if document["metadata"]["name"] != name:
-        problems.append(schema.Problem("metadata.name", f"expected {name!r}, as the file is called"))
+        problems.append(Problem("metadata.name", f"expected {name!r}, as the file is called"))
     try:
         _entries(document)
     except _NotBase64 as error:
-        problems.append(schema.Problem(str(error), "expected base64"))
+        problems.append(Problem(str(error), "expected base64"))
     return problems
 
 

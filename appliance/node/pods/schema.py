@@ -1,6 +1,7 @@
 """Checks documents against Kubernetes' published schema, narrowed by the table of what the runner does (fields.py).
 
 jsonschema judges; here is only what it cannot know: a few rules of our own, and how to tell a person what is wrong.
+Runners, of which a host has one a pod, do without this module: they find their manifests checked.
 """
 
 import datetime
@@ -8,46 +9,18 @@ import difflib
 import functools
 import ipaddress
 import json
-import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from importlib import resources
 from typing import Any
 
+import jsonschema
+
 from . import fields
+from .documents import Problem
+from .quantity import parse_quantity
 
 VERSION = "1.32"  # of the published schema
 GUIDE = "docs/pods.md"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing wrong with a document: `path` is the key (`spec.containers[0].image`), `message` what was expected."""
-
-    path: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.message}" if self.path else self.message
-
-
-_SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
-
-
-def parse_quantity(value: str | int | float) -> Decimal:
-    """A Kubernetes quantity (`500m`, `64Mi`, 2) as a number. Raises ValueError."""
-    match = re.fullmatch(r"([0-9.]{1,30}(?:[eE]-?[0-9]{1,2})?)([A-Za-z]*)", str(value))
-    if not match or match[2] not in {*_SUFFIXES, "m"}:
-        raise ValueError(value)
-    try:
-        number = Decimal(match[1])
-    except InvalidOperation:
-        raise ValueError(value) from None
-    number = number / 1000 if match[2] == "m" else number * _SUFFIXES[match[2]]
-    if number >= 2**63:
-        raise ValueError(value)
-    return number
 
 
 def check(document: Any, kind: str) -> list[Problem]:
@@ -119,8 +92,6 @@ def _merged(schema: dict[str, Any], rule: fields.Rule) -> dict[str, Any]:
 
 @functools.cache
 def _validator(kind: str):
-    import jsonschema  # costs a tenth of a second, which a runner that finds its manifest already checked does without
-
     ours = {
         "unsupported": _no_unsupported,
         "address": _address,
@@ -132,9 +103,7 @@ def _validator(kind: str):
 
 
 def _error(message: str):
-    from jsonschema import ValidationError
-
-    return ValidationError(message)
+    return jsonschema.ValidationError(message)
 
 
 def _no_unsupported(_validator, name: str, _value, _schema) -> Iterator:

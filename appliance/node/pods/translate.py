@@ -9,7 +9,7 @@ from typing import Any
 
 from . import downward, hooks, objects, volumes
 from .manifest import ManifestError, Pod
-from .schema import parse_quantity
+from .quantity import parse_quantity
 
 LOG_ROOT = Path("/var/log/pods")
 MANAGED_LABEL = "io.casemate.managed-by"

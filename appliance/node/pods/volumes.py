@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import stat
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from . import downward, objects
 from .documents import ManifestError
 from .manifest import Pod
-from .schema import parse_quantity
+from .quantity import parse_quantity
 
 STATE_DIRECTORY = Path("/var/lib/casemate/pods")
 MEMORY_DIRECTORY = Path("/run/casemate/volumes")
@@ -272,6 +271,8 @@ def _unmount_below(root: Path) -> None:
 
 
 def _run(*command: str, pass_fds: tuple[int, ...] = ()) -> None:
+    import subprocess  # not for every runner to hold
+
     done = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=pass_fds)
     if done.returncode:
         raise VolumeError(f"{' '.join(command)}: {done.stderr.strip()}")
