@@ -202,7 +202,6 @@ def test_the_same_manifest_goes_from_the_pod_runner_to_edgecore_and_back(site, j
     node = site.host.name
     there = until(lambda: sandboxes(site), lambda now: len(now) == 2 and all(now.values()))
     assert there == {f"web-{node}": True, f"demo-{node}": True}
-    assert site.deploy(**own, edge_static_pods=True).changed == []
     back = site.deploy(**own)
     assert back.code == 0, back.failure
     assert sandboxes(site) == {"web": False, "demo": False}
@@ -220,7 +219,6 @@ def test_a_release_that_does_not_run_is_put_back_and_one_that_does_replaces_the_
     assert "exit code 3" in broken.failure and "EdgeCore v1.23.1 is back" in broken.failure
     assert until(lambda: site.cloud.connected, bool) == {site.host.name}
     assert site.finding("edge-core")["ok"]
-    assert site.deploy().code == 0
     release.make(site.archive.parent, "v1.23.2")
     done = site.deploy(**site.pinned("v1.23.2"))
     assert done.code == 0, done.failure
