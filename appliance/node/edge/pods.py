@@ -23,9 +23,5 @@ def sandboxes(cri: Cri, *, static_only: bool = False) -> list:
 def remove(*, static_only: bool) -> None:
     """Stop EdgeCore's pods within their grace periods and remove them, with their logs. Raises CriError."""
     cri = Cri(settings.load().socket)
-    try:
-        for sandbox in sandboxes(cri, static_only=static_only):
-            teardown.remove_sandbox(cri, sandbox)
-            teardown.remove_logs(sandbox)
-    finally:
-        cri.close()
+    for sandbox in sandboxes(cri, static_only=static_only):
+        teardown.remove_sandbox(cri, sandbox, with_logs=True)

@@ -66,11 +66,7 @@ def _pods(remover: Remover) -> None:
     elif run("systemctl", "is-active", "containerd.service", check=False).strip() != "active":
         return
     try:
-        cri = Cri(engine.load().socket)
-        try:
-            names = [sandbox.metadata.name for sandbox in pods.sandboxes(cri)]
-        finally:
-            cri.close()
+        names = [sandbox.metadata.name for sandbox in pods.sandboxes(Cri(engine.load().socket))]
         if names and not remover.check:
             pods.remove(static_only=False)
     except CriError as error:
