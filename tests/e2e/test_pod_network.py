@@ -65,10 +65,11 @@ def test_port_forward_reaches_what_listens_on_the_pods_loopback(seen, handler):
     assert found["many"] == [True] * 24
 
 
-def test_port_forward_where_nobody_listens_is_an_error(seen):
-    """With a microVM the engine's own connection is accepted first, and then reset."""
+def test_port_forward_where_nobody_listens_carries_nothing(seen):
+    """With a microVM the engine's own connection is accepted first, and then reset; the engine may tell its end only."""
     assert "connection refused" in seen["forward"]["runc"]["none"]
-    assert "connection reset" in seen["forward"]["microvm"]["none"]
+    found = seen["forward"]["microvm"]["none"]
+    assert found is False or "connection reset" in found
 
 
 @pytest.mark.parametrize("mtu", ["1300", "9000"])
