@@ -66,7 +66,7 @@ def test_port_forward_reaches_what_listens_on_the_pods_loopback(seen, handler):
 
 
 def test_port_forward_where_nobody_listens_carries_nothing(seen):
-    """With a microVM the engine's own connection is accepted first, and then reset; the engine may tell its end only."""
+    """With a microVM the engine's own connection is accepted first, then reset; the engine may tell its end only."""
     assert "connection refused" in seen["forward"]["runc"]["none"]
     found = seen["forward"]["microvm"]["none"]
     assert found is False or "connection reset" in found
