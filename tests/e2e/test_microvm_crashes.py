@@ -41,7 +41,8 @@ def judge(rows: list[dict]) -> None:
 def judge_one(row: dict) -> None:
     state, _, victim = row["case"].partition(" ")
     assert "broken" not in row, row
-    assert not row["left"], row
+    # containerd 1.6 never lets go of a shim that was creating when it was killed itself (containerd/containerd#6860)
+    assert not row["left"] or (state, victim, row.get("engine", "")[:3]) == ("creating", "containerd", "1.6"), row
     if state in ("creating", "starting"):  # at a random moment: what was made is whole, or refused with a reason
         assert row["hit"] or row["error"] is None, row
         assert row["code"] != 0, row

@@ -20,6 +20,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(sandboxes, "RUN", tmp_path / "run")
     monkeypatch.setattr(sandboxes, "CONTAINERS", tmp_path / "run/.containers")
     monkeypatch.setattr(sandboxes, "DISKS", tmp_path / "disks")
+    monkeypatch.setattr(sandboxes, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(sandboxes.os, "chown", lambda *_: None)
     (tmp_path / "empty").write_bytes(b"disk")
     monkeypatch.setattr(sandboxes.mounts, "bind", lambda *_, **__: None)
@@ -100,6 +101,27 @@ def test_an_id_in_use_is_refused_and_its_owner_untouched(run, tmp_path):
         second.make(tmp_path / "runc/one", tmp_path / "empty")
     second.remove()
     assert owner.share.is_dir()
+
+
+def test_control_groups_that_a_killed_runc_has_left_go_and_those_in_use_stay(run, tmp_path):
+    sandbox = killed(run, "one", tmp_path / "runc/one")
+    groups = [tmp_path / "cgroup" / name for name in ("cpu/k8s/one", "pids/k8s/one", "k8s/c", "k8s/other", "k8s/used")]
+    for group in groups:
+        group.mkdir(parents=True)
+    (groups[-1] / "process").touch()
+    for name, path in (
+        ("one", "/k8s/one"),
+        ("c", "/k8s/c"),
+        ("d", "/k8s/used"),
+        ("e", "system.slice:cri:e"),
+        ("f", ""),
+    ):
+        (sandbox.cgroups / name).write_text(path)
+    for container in "cdef":
+        sandbox.hide(container)
+    assert [group.exists() for group in groups] == [True, True, False, True, True]
+    sandbox.remove()
+    assert [group.exists() for group in groups] == [False, False, False, True, True]
 
 
 def test_two_pods_never_have_one_user(run, tmp_path, monkeypatch):

@@ -112,6 +112,7 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
     try:
         sandbox.make(_runc_state(call), plan.image.disk)
         sandbox.netns.write_text(namespace)
+        (sandbox.cgroups / call.id).write_text(config["linux"].get("cgroupsPath") or "")
         if plan.template:
             sandbox.template.symlink_to(plan.template.directory)
         interface, listener = network.connect(namespace, sandbox.uid)
@@ -147,6 +148,7 @@ def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) 
     )  # fmt: skip
     try:
         sandbox.show(call.id, str(rootfs if rootfs.is_absolute() else bundle / rootfs), volumes)
+        (sandbox.cgroups / call.id).write_text(config["linux"].get("cgroupsPath") or "")
         _replace(bundle, stand_in)
         codes = []
         sandbox.call(

@@ -6,6 +6,7 @@
 ``share``    one bind mount a container: its root file system, read-only; exported to the guest
 ``volumes``  one bind mount a volume, for all the containers that have it; exported to the guest
 ``users``    one file a container: the names of its volumes
+``cgroups``  one file a jail or stand-in: the path of its control group
 ``netns``    a file with the path of the pod's network namespace
 ``uid``      the number of the user and group of this pod's QEMU, supervisor and stand-ins, and of no other pod's
 ``template`` a link to the template that the guest was to start from, where there was one
@@ -41,6 +42,8 @@ RELEASE = Path(__file__).resolve().parents[3]
 
 FIRST_UID, UIDS = 0x7E000000, 1 << 24
 """Users of jails: a range that no distribution, container manager or directory service gives to anybody."""
+CGROUPS = Path("/sys/fs/cgroup")
+CGROUP_EMPTY_S = 1
 CTL_BYTES, CTL_FILES = 1 << 20, 64
 """Most that a jail may write on the host."""
 
@@ -55,8 +58,8 @@ class Sandbox:
     def __init__(self, identifier: str):
         self.id = checked(identifier)
         self.directory = RUN / identifier
-        self.root, self.ctl, self.share, self.volumes, self.users = (
-            self.directory / name for name in ("root", "ctl", "share", "volumes", "users")
+        self.root, self.ctl, self.share, self.volumes, self.users, self.cgroups = (
+            self.directory / name for name in ("root", "ctl", "share", "volumes", "users", "cgroups")
         )
         self.netns, self.template, self.runc, self.release = (
             self.directory / name for name in ("netns", "template", "runc", "release")
@@ -97,7 +100,7 @@ class Sandbox:
             self._take_uid()
             self.hold()
         self.release.symlink_to(RELEASE)
-        for directory in (self.ctl, self.share, self.volumes, self.users):
+        for directory in (self.ctl, self.share, self.volumes, self.users, self.cgroups):
             directory.mkdir(mode=0o755)
         mounts.tmpfs(str(self.ctl), f"size={CTL_BYTES},nr_inodes={CTL_FILES},mode=700,uid={self.uid},gid={self.uid}")
         for name in ("proc", "dev", "usr", "run/pod/ctl", "run/pod/share", "run/pod/volumes", "run/pod/guest",
@@ -150,7 +153,24 @@ class Sandbox:
             others = {name for user in _entries(self.users) for name in self._volumes_of(user.name)}
             for name in mine - others:
                 _remove_mount_point(self.volumes / name)
+        self._remove_cgroup(container)
         (CONTAINERS / container).unlink(missing_ok=True)
+
+    def _remove_cgroup(self, identifier: str) -> None:
+        """Remove the control groups of a jail or stand-in that runc, killed while it made them, has left behind.
+
+        They are empty, but for a process that is about to end. Those that systemd made go by themselves.
+        """
+        file = self.cgroups / identifier
+        path = file.read_text() if file.exists() else ""
+        deadline = time.monotonic() + CGROUP_EMPTY_S
+        for group in {*CGROUPS.glob(f"*{path}"), CGROUPS / path[1:]} if path.startswith("/") else ():
+            while group.is_dir() and time.monotonic() < deadline:
+                with contextlib.suppress(OSError):
+                    group.rmdir()
+                    break
+                time.sleep(0.02)
+        file.unlink(missing_ok=True)
 
     def _volumes_of(self, container: str) -> set[str]:
         with contextlib.suppress(FileNotFoundError):
@@ -179,6 +199,7 @@ class Sandbox:
             network.disconnect(self.netns.read_text())
         for container in self.containers():
             self.hide(container)
+        self._remove_cgroup(self.id)
         mounts.unmount_below(self.directory)
         self.disk.unlink(missing_ok=True)
         shutil.rmtree(self.directory)
