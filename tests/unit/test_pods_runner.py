@@ -1,6 +1,8 @@
 """The runner, against an engine made of memory: what it does follows from what it finds."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import asdict
@@ -488,3 +490,26 @@ def test_an_engine_that_is_away_for_long_is_asked_again_all_the_time(monkeypatch
         one.run()
     assert max(pauses) <= 2
     assert one.state.events[-1]["count"] == 2001
+
+
+def service(code):
+    """Run code that has the runner's program; its client is left out, which needs the distribution's protobuf."""
+    without = "import sys, types; sys.modules['appliance.node.pods.cri'] = types.SimpleNamespace(Cri=object); "
+    script = without + "from appliance.node.pods import service; " + code
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+
+def test_a_runner_holds_none_of_the_modules_that_only_others_need():
+    heavy = ["argparse", "concurrent.futures", "email", "http.client", "importlib.resources", "jsonschema", "ssl",
+             "subprocess", "tempfile"]  # fmt: skip
+    done = service(f"print([name for name in {heavy} if name in sys.modules])")
+    assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize(("text", "code"), [("kind: Pod\n", 2), ("{", 2), (None, 2)])
+def test_a_manifest_that_cannot_be_run_ends_the_runner_for_good(tmp_path, text, code):
+    path = tmp_path / "web.yaml"
+    if text:
+        path.write_text(text)
+    done = service(f"service.main([{str(path)!r}])")
+    assert (done.returncode, str(path) in done.stderr) == (code, True)

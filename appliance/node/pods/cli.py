@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from . import listing, live, logs, service, settings, state, sync, teardown, units, use
 from .cri import Cri
@@ -97,8 +98,8 @@ def _target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pod", metavar="POD", help="NAME or NAMESPACE/NAME")
 
 
-def _run(options: argparse.Namespace) -> int:
-    return service.main([options.manifest])
+def _run(options: argparse.Namespace) -> NoReturn:
+    service.main([options.manifest])
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -4,10 +4,12 @@ A host has one a pod, so whatever this imports is held in memory fifty times; th
 """
 
 import gc
+import json
 import logging
 import os
 import signal
 import sys
+from typing import NoReturn
 
 from . import manifest, settings
 from .cri import Cri
@@ -16,15 +18,11 @@ from .runner import Runner
 INVALID = 2  # the exit code for what cannot be meant; the unit does not restart the runner then
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> NoReturn:
     """Run the pod that `arguments` name (a manifest file, or the name of a declared pod) until a signal ends us."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     logging.root.handlers[0].setFormatter(_Journal())
-    try:
-        pod = manifest.find(arguments[0])
-    except manifest.ManifestError as error:
-        logging.error("%s", error)
-        return INVALID
+    pod = _find(arguments[0])
     values = settings.load()
     cri = _UnbrokenCri(values.socket)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -33,6 +31,36 @@ def main(arguments: list[str]) -> int:
     gc.collect()
     gc.freeze()
     runner.run()
+
+
+def _find(argument: str) -> manifest.Pod:
+    """The pod that is meant. Exits, having logged why, where there is none that can be run.
+
+    Read and checked in another process: what that takes is several megabytes, which this one would keep for ever.
+    """
+    ours, theirs = os.pipe()
+    if (child := os.fork()) == 0:
+        os._exit(_tell(argument, theirs))
+    os.close(theirs)
+    with os.fdopen(ours) as answer:
+        said = answer.read()
+    if code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+        sys.exit(code if code > 0 else 1)
+    return manifest.Pod(*json.loads(said))
+
+
+def _tell(argument: str, descriptor: int) -> int:
+    try:
+        pod = manifest.find(argument)
+        with os.fdopen(descriptor, "w") as answer:
+            json.dump([pod.manifest, pod.source], answer)
+    except manifest.ManifestError as error:
+        logging.error("%s", error)
+        return INVALID
+    except Exception:
+        logging.exception("the manifest could not be read")
+        return 1
+    return 0
 
 
 class _UnbrokenCri(Cri):
