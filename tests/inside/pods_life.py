@@ -189,20 +189,22 @@ def crashes(pod):
 
     def backs_off(restarts):
         row = pods().get(pod, {"restarts": 0, "reason": ""})
-        return row if row["restarts"] >= restarts and row["reason"].startswith("CrashLoopBackOff") else None
+        # a start that was cut off with its runner is another thing, and counts as well
+        waits = row["reason"].startswith("CrashLoopBackOff: container main exited 3")
+        return row if row["restarts"] >= restarts and waits else None
 
     until(lambda: backs_off(2))
     kill(int(show(pod, "MainPID")["MainPID"]))
     row = until(lambda: backs_off(3))
     lines = [e["MESSAGE"] for e in journal(pod)]
-    log = subprocess.check_output([PROGRAM, "logs", "--previous", "--timestamps", pod], text=True).split()
-    last = containers(pod)["main"]
-    begun = datetime.fromisoformat(log[0]).timestamp()
+    log, former = (subprocess.check_output([PROGRAM, "logs", "--timestamps", *which, pod], text=True).split()
+                   for which in ([], ["--previous"]))  # fmt: skip
+    ends = [datetime.fromisoformat(text[0]).timestamp() for text in (former, log) if text]
     return {"restarts": row["restarts"], "state": row["state"], "reason": row["reason"], "ready": row["ready"],
             "exit_codes": row["exit_codes"], "events": [e["reason"] for e in row["events"]],
             "status": show(pod, "StatusText")["StatusText"], "log": log[1:],
             "waits": [line.split("next start ")[1] for line in lines if line.startswith("BackOff")],
-            "last_wait_s": last.started_at / 1e9 - begun,
+            "last_wait_s": ends[-1] - ends[0] if len(ends) == 2 else None,
             "warned": [e["PRIORITY"] for e in journal(pod) if e["MESSAGE"].startswith("BackOff")]}  # fmt: skip
 
 
