@@ -31,7 +31,7 @@ POOL = Path("/var/lib/casemate/pool/volumes/conformance")
 POD = "/usr/lib/casemate/bin/casemate-pod"
 SECRETS = [f"{word}-conformance" for word in ("s3cr3t", "t0k3n")]  # in no file that is looked at
 FILES = {name: base64.b64decode(data) for name, data in json.loads((WORK / "manifests.json").read_text()).items()}
-AT_ONCE = {"runc": 30, "microvm": 8}  # pods; an emulated guest keeps a processor busy while it starts
+AT_ONCE = {"runc": 13, "microvm": 8}  # pods; an emulated guest keeps a processor busy while it starts
 DEADLINE_SECONDS = int(os.environ.get("DEADLINE", "300"))
 
 
@@ -189,7 +189,7 @@ def put(document):
 
 
 def wait_for(condition, what):
-    end = time.monotonic() + 120
+    end = time.monotonic() + DEADLINE_SECONDS
     while not condition():
         if time.monotonic() > end:
             raise AssertionError(f"waited in vain for {what}")
