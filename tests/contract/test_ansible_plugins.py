@@ -145,3 +145,24 @@ def test_a_task_with_no_log_tells_only_that_it_happened(play):
     assert code == 0
     assert SECRET not in output + json.dumps(events)
     assert set(results(events)[0]) == {"event", "host", "task", "status"}
+
+
+def test_a_vaulted_value_is_written_as_what_it_says(play, tmp_path, monkeypatch):
+    """Ansible's own dumper would write the ciphertext, which means nothing on the host."""
+    (tmp_path / "password").write_text("x\n")
+    monkeypatch.setenv("ANSIBLE_VAULT_PASSWORD_FILE", str(tmp_path / "password"))
+    argv = [sys.executable, "-m", "ansible", "vault", "encrypt_string", "--name", "token", SECRET]
+    token = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    indented = "".join(f"    {line}\n" for line in token.splitlines())
+    (tmp_path / "vars.yml").write_text(
+        f"secret:\n  apiVersion: v1\n  kind: Secret\n  metadata: {{name: s}}\n  stringData:\n{indented}"
+    )
+    made = "{{ ([secret] | casemate_manifest_files('# head'))[0] }}"
+    _, output, code = play(
+        {"name": "Read", "ansible.builtin.include_vars": {"file": str(tmp_path / "vars.yml")}},
+        {"name": "Make", "ansible.builtin.set_fact": {"app_made": made}, "no_log": True},
+        files({"dest": str(tmp_path / "out"), "content": "{{ app_made.content }}", "no_log": "{{ app_made.no_log }}"}),
+    )
+    assert code == 0, output
+    assert yaml.safe_load((tmp_path / "out").read_text())["stringData"] == {"token": SECRET}
+    assert SECRET not in output
