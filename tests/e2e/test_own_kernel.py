@@ -104,6 +104,16 @@ def test_a_pod_with_the_hosts_kernel_runs_when_it_is_asked_for(host):
     on_host(host, POD, "remove", "plain")
 
 
+def test_the_benchmarks_pods_start_here_too(host):
+    done = appliance(
+        "bench", "start", "--runs", "1", "--limit", host.name, "--yes", "-o", "json", timeout=DEPLOY_SECONDS
+    )
+    assert done.returncode == 0, done.stderr
+    (told,) = json.loads(done.stdout)["hosts"]
+    assert {"runc", "microvm", "microvm, cold"} <= set(told["results"])
+    assert [p["name"] for p in pods(host)] == ["demo"]
+
+
 def test_a_second_deploy_changes_nothing(host):
     done = appliance("deploy", "--limit", host.name, "-o", "json", timeout=DEPLOY_SECONDS)
     assert [e for e in events(done.stdout) if e["event"] == "change"] == []

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from appliance.node.images import oci, recipes, store
+from appliance.node.pods import cgroups, settings
 from appliance.node.pods.cri import Cri, CriError
 
 LABEL = "casemate.io/bench"
@@ -66,7 +67,11 @@ class Pod:
             "log_directory": str(self.logs),
             "labels": {LABEL: "1"},
             "annotations": COLD if cold else {},
-            "linux": {"security_context": {"namespace_options": {"network": 0, "pid": 1, "ipc": 0}}},
+            "linux": {
+                "security_context": {"namespace_options": {"network": 0, "pid": 1, "ipc": 0}},
+                # where systemd makes control groups, the engine's default is none that runc takes
+                "cgroup_parent": settings.load().cgroup_parent(self.name),
+            },
         }
 
     def run(self) -> None:
@@ -132,7 +137,7 @@ class Pod:
         """Stop and remove the pod and its logs. Raises CriError."""
         with self._timed("remove"):
             if self.id:
-                _remove(self.node.cri, self.id)
+                _remove(self.node.cri, self.id, self.name)
         self.node.pods.remove(self)
 
     @contextlib.contextmanager
@@ -165,17 +170,18 @@ def node() -> Iterator[Node]:
 
 def _clean(cri: Cri) -> None:
     for sandbox in cri.sandboxes({LABEL: "1"}):
-        _remove(cri, sandbox.id)
+        _remove(cri, sandbox.id, sandbox.metadata.name)
     for directory in WORK.glob(f"{LEFT}*"):
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _remove(cri: Cri, sandbox: str) -> None:
+def _remove(cri: Cri, sandbox: str, name: str) -> None:
     for container in cri.containers(sandbox):
         with contextlib.suppress(CriError):  # it may have ended by itself; stopping the pod ends it anyway
             cri.call("StopContainer", 60, container_id=container.id, timeout=0)
     cri.call("StopPodSandbox", 120, pod_sandbox_id=sandbox)
     cri.call("RemovePodSandbox", 120, pod_sandbox_id=sandbox)
+    cgroups.remove(name)
 
 
 def _import_image() -> bool:
