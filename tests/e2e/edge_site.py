@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from appliance.lab import state
+from appliance.lab import manage, state
 from appliance.lab.state import Host
 from tests.conftest import ROOT, appliance, on_host
 from tests.e2e.conftest import events
@@ -71,6 +71,31 @@ class Site:
     def deploy(self, verb: str = "deploy", *words: str, **changes: object) -> "Run":
         done = appliance(verb, "-i", str(self.inventory(**changes)), "-o", "json", *words)
         return Run(done.returncode, events(done.stdout) if done.stdout.startswith('{"event"') else [], done)
+
+    def artifact(self, version: str) -> dict[str, object]:
+        """What /etc/casemate/edge.json says of a release that the server has."""
+        pinned = self.pinned(version)
+        member = f"kubeedge-{version}-linux-amd64/edge/edgecore"
+        known = {"url": pinned["edge_url"], "checksum": pinned["edge_checksum"], "size": pinned["edge_size"]}
+        return {"version": version, "artifact": known | {"member": member}}
+
+    def fetch(self, artifact: dict) -> subprocess.CompletedProcess:
+        """Fetch a release as role edge does."""
+        return self._program("fetch", "--artifact", json.dumps(artifact))
+
+    def apply(self, token: str = "", **changes: object) -> subprocess.CompletedProcess:
+        """Declare something else on the deployed host, and have it applied, as role edge does without the rest."""
+        declared = json.loads(self.run("cat", "/etc/casemate/edge.json")) | changes
+        fetched = self.fetch(declared["artifact"])
+        assert fetched.returncode == 0, fetched.stderr
+        self.run("sh", "-c", "cat > /etc/casemate/edge.json", stdin=json.dumps(declared))
+        if token:
+            self.run("sh", "-c", "umask 077 && cat > /run/casemate/edge-token", stdin=token)
+        return self._program("apply")
+
+    def _program(self, *words: str) -> subprocess.CompletedProcess:
+        argv = manage.shell(self.host.name, ["/usr/lib/casemate/bin/casemate-edge", *words])
+        return subprocess.run(argv, capture_output=True, text=True, check=False)
 
     def ask(self, verb: str) -> dict:
         """What status or doctor says of the host."""

@@ -57,6 +57,12 @@ class CloudCore:
         return hashlib.sha256(self._ca).hexdigest()
 
     @property
+    def addresses(self) -> dict[str, str]:
+        """As /etc/casemate/edge.json says them."""
+        cloud, https = (f"{self.address}:{port}" for port in (self.port, self.https_port))
+        return {"cloud": cloud, "cloud_https": https, "cloud_ca": self.ca_hash}
+
+    @property
     def _ca(self) -> bytes:
         return ssl.PEM_cert_to_DER_cert((self.directory / "ca.crt").read_text())
 
