@@ -234,7 +234,7 @@ def changed():
     wait_for(lambda: is_anew("by-volume"), "a changed ConfigMap")
     found = {"config_map": replaced(), "content": Path("/run/casemate/volumes/by-volume/v/plain").read_text(),
              "empty_again": not kept.exists()}  # fmt: skip
-    rewrite("secrets", "t0k3n-conformance", "t0k3n-changed")
+    rewrite("secrets", SECRETS[1], "t0k3n-changed")
     wait_for(lambda: is_anew("by-variable"), "a changed Secret")
     found["secret"] = replaced()
     (CONFIG / "secrets" / "conformance.yaml").chmod(0o644)
