@@ -21,7 +21,7 @@ def host(request):
         done = appliance("deploy", "--limit", found.name)
         assert done.returncode == 0, done.stdout + done.stderr
     images.load(found, "busybox", "python")
-    on_host(found, "sh", "-c", "mkdir /tmp/casemate-test && cat > /tmp/casemate-test/manifests.json",
+    on_host(found, "sh", "-c", "mkdir -p /tmp/casemate-test && cat > /tmp/casemate-test/manifests.json",
             stdin=conformance.packed())  # fmt: skip
     yield found
     on_host(found, "rm", "-r", "/tmp/casemate-test")
@@ -84,5 +84,5 @@ def test_plan_refuses_every_bad_one_of_an_inventory_at_once_with_file_and_key(tm
     for number, path in enumerate(bad):
         key = conformance.expected(path).partition(": ")[0]
         assert re.search(
-            rf"{re.escape(str(site))}:\d+: appliance\.vars\.pods\[{number}\]\.{re.escape(key)}\b", done.stderr
+            rf"{re.escape(str(site))}:\d+: appliance\.vars\.pods\[{number}\]\.{re.escape(key)}: ", done.stderr
         ), key
