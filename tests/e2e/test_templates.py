@@ -9,7 +9,7 @@ pytestmark = pytest.mark.lab
 
 @pytest.fixture(scope="module")
 def seen(deployed_host):
-    return inside(deployed_host, "templates", timeout=1800)
+    return inside(deployed_host, "templates", timeout=3600)
 
 
 def test_a_pod_boots_cold_where_its_annotation_says_so(seen):
@@ -33,7 +33,7 @@ def test_a_template_that_qemu_refuses_costs_a_cold_boot_and_is_made_again_by_the
 
 @pytest.mark.full
 def test_every_other_damage_is_noticed_and_mended(deployed_host):
-    seen = inside(deployed_host, "templates", "all", timeout=3600)
+    seen = inside(deployed_host, "templates", "all", timeout=7200)
     wiped, cut = seen["memory wiped"], seen["memory cut"]
     assert wiped["started_from"] == "cold" and "the template could not be used" in wiped["notes"][0]
     assert cut["started_from"] == "cold" and "memory was written to after it was made" in cut["notes"][0]

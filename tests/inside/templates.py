@@ -17,10 +17,11 @@ from appliance.node.microvm import accelerator, image, qemu, settings, template
 
 BOOT = "io.casemate.microvm/boot"
 PREPARE = [RUNTIME, "prepare"]
+PATIENCE_S = 1500  # the maker gives way to everybody, and tries again after a minute
 
 
 def main():
-    seen = {"ready": ready(600)}
+    seen = {"ready": ready(PATIENCE_S)}
     seen["cold by choice"] = start({BOOT: "cold"})
     seen["other value"] = refusal(lambda: start({BOOT: "warm"}))
     seen["other name"] = refusal(lambda: start({"io.casemate.microvm/size": "big"}))
@@ -28,7 +29,7 @@ def main():
     cut_devices()
     seen["devices cut"] = start()
     seen["dropped"] = status()["why_not"]
-    seen["made again"] = ready(600)
+    seen["made again"] = ready(PATIENCE_S)
     seen["after"] = start()
     if sys.argv[1:] == ["all"]:
         more(seen)
@@ -38,12 +39,12 @@ def main():
 def more(seen):
     wipe_memory()
     seen["memory wiped"] = start()
-    seen["made again after wiping"] = ready(600)
+    seen["made again after wiping"] = ready(PATIENCE_S)
 
     with (directory() / "memory").open("r+b") as file:
         file.truncate(4096)
     seen["memory cut"] = start()
-    seen["made again after cutting"] = ready(600)
+    seen["made again after cutting"] = ready(PATIENCE_S)
 
     flip_a_bit()
     seen["bit flipped, by a look"] = status()["why_not"]
