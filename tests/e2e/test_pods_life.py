@@ -5,6 +5,7 @@ tests/inside/pods_life.py and undisturbed.py do what is asserted here.
 
 import pytest
 
+from tests import images
 from tests.conftest import inside
 
 pytestmark = pytest.mark.lab
@@ -22,6 +23,7 @@ def ends(deployed_host):
 
 @pytest.fixture(scope="module")
 def undisturbed(deployed_host):
+    images.load(deployed_host, "nginx")
     return inside(deployed_host, "undisturbed", "plain")
 
 
@@ -106,7 +108,7 @@ def test_neither_runner_nor_engine_is_missed_by_a_pod_or_its_clients(undisturbed
 
 
 @pytest.mark.full
-def test_upgrades_of_the_engine_are_not_missed_by_a_pod_or_its_clients(deployed_host):
+def test_upgrades_of_the_engine_are_not_missed_by_a_pod_or_its_clients(deployed_host, undisturbed):
     judge(inside(deployed_host, "undisturbed", "packages", timeout=1800))
 
 
