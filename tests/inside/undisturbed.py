@@ -2,9 +2,9 @@
 
 usage: undisturbed plain|packages
 
-A web server in a pod of each handler is asked ten times a second through its host port all the while. Needs the test image nginx. Prints
-{"asked", "failed": [what went wrong], "rows": [{"step", "same": the pods' processes and their start times are as they
-were, "runners": which of the runners did too}], "restarts", "ready"}.
+A web server in a pod of each handler is asked ten times a second through its host port all the while. Needs the test
+image nginx. {"asked", "failed": [what went wrong], "restarts": a list each, a value for a handler, "rows": [{"step",
+"same": by handler, the pod's processes and their start times are as they were, "ready": all are}]}.
 """
 
 import json
