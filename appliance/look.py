@@ -35,7 +35,8 @@ def ask(
             answers.append({"name": host.name, "health": health, "error": problems.get(host.name, "")})
             continue
         try:
-            answers.append({"name": host.name, **json.loads(text)})
+            # ssh gives a script a terminal, and so one stream of what it says on the way and of its answer
+            answers.append({"name": host.name, **json.loads(text[text.index("{") :])})
         except ValueError:
             raise CasemateError(f"{host.name}: the program answered no JSON: {text[:200]}") from None
     return answers, outcome
