@@ -94,6 +94,7 @@ def test_a_truncated_file_and_a_vanished_server_are_told_apart_and_nothing_is_in
 def before(site, refused) -> tuple:
     """The host as it is without an edge provider: files, and what kernel and systemd hold."""
     assert site.deploy(edge_provider="none").code == 0
+    site.run("/usr/lib/casemate/bin/casemate-images", "--demo")  # what the pods below are made of
     return traces.files(site.host.root, LIVING), kernel_state(site.host)
 
 
