@@ -184,6 +184,10 @@ def ends():
     return seen
 
 
+def read_log(pod, *which):
+    return subprocess.check_output([PROGRAM, "logs", "--timestamps", *which, pod], text=True).split()
+
+
 def crashes(pod):
     """What is told of a pod whose container always fails; its runner is killed while the container waits."""
 
@@ -197,12 +201,14 @@ def crashes(pod):
     kill(int(show(pod, "MainPID")["MainPID"]))
     row = until(lambda: backs_off(3))
     lines = [e["MESSAGE"] for e in journal(pod)]
-    log, former = (subprocess.check_output([PROGRAM, "logs", "--timestamps", *which, pod], text=True).split()
-                   for which in ([], ["--previous"]))  # fmt: skip
+    # the next attempt may start any moment, and has no line yet then
+    log = until(lambda: read_log(pod), 30)
+    former = read_log(pod, "--previous")
+    status = until(lambda: next((t for t in [show(pod, "StatusText")["StatusText"]] if "BackOff" in t), ""), 120)
     ends = [datetime.fromisoformat(text[0]).timestamp() for text in (former, log) if text]
     return {"restarts": row["restarts"], "state": row["state"], "reason": row["reason"], "ready": row["ready"],
             "exit_codes": row["exit_codes"], "events": [e["reason"] for e in row["events"]],
-            "status": show(pod, "StatusText")["StatusText"], "log": log[1:],
+            "status": status, "log": log[1:],
             "waits": [line.split("next start ")[1] for line in lines if line.startswith("BackOff")],
             "last_wait_s": ends[-1] - ends[0] if len(ends) == 2 else None,
             "warned": [e["PRIORITY"] for e in journal(pod) if e["MESSAGE"].startswith("BackOff")]}  # fmt: skip
