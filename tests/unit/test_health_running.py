@@ -116,8 +116,9 @@ def test_a_pod_that_is_not_ready_degrades_and_its_reason_is_the_cause(host):
 def test_a_manifest_that_cannot_be_run_is_a_finding_with_its_file(host):
     wrong = {"file": "/etc/casemate/pods/a\nb.yaml", "problems": ["spec: is required", "x: is no field"]}
     answer(host, "casemate-pod check -o json", [wrong])
-    (finding,) = found(host, "manifest-'a\\nb.yaml'", "doctor")
-    assert (finding["ok"], finding["evidence"]) == (False, "spec: is required; x: is no field")
+    (finding,) = found(host, "manifest", "doctor")
+    assert (finding["id"], finding["ok"]) == ("manifest-'a\\nb.yaml'", False)
+    assert finding["evidence"] == "spec: is required; x: is no field"
 
 
 def test_a_pod_under_runc_has_no_guest_kernel(host):
