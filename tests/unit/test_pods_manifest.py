@@ -160,6 +160,16 @@ def test_hash_follows_meaning_and_not_form(tmp_path):
     assert one.uid == three.uid  # so that logs stay in one place
 
 
+def test_hash_follows_the_default_runtime_of_pods_that_name_none():
+    plain, named = MINIMAL, changed("spec.runtimeClassName", "runc")
+    hashes = [
+        [manifest.Pod(document, "x.yaml", handler).hash for handler in ("runc", "microvm")]
+        for document in (plain, named)
+    ]
+    assert hashes[0][0] != hashes[0][1]
+    assert hashes[1][0] == hashes[1][1]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
@@ -169,13 +169,13 @@ def test_a_dead_sandbox_is_made_anew_and_restarts_count_on():
     assert [event["reason"] for event in one.state.events] == ["Started", "SandboxChanged", "Started"]
 
 
-def test_the_runtime_class_is_the_handler_and_none_is_the_engines_default():
+def test_the_runtime_class_is_the_handler_and_without_one_the_default_is():
     engine = Engine()
     started(engine, pod(runtimeClassName="runc"))
     assert engine.boxes[0].handler == "runc"
     engine = Engine()
-    started(engine, pod())
-    assert engine.boxes[0].handler == ""
+    started(engine, replace(pod(), default_handler="microvm"))
+    assert engine.boxes[0].handler == "microvm"
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_missing_image_costs_no_sandbox():
 
 
 def test_the_hosts_network_is_refused_for_a_microvm():
-    one = runner.Runner(pod(hostNetwork=True), Engine(), Settings(default_handler="microvm"))
+    one = runner.Runner(replace(pod(hostNetwork=True), default_handler="microvm"), Engine(), Settings())
     with pytest.raises(translate.PodConfigError, match="runtimeClassName: runc"):
         one.step()
 

@@ -26,10 +26,15 @@ _CLUSTER_FIELDS = ("metadata.name", "metadata.namespace", "metadata.uid", "metad
 
 @dataclass(frozen=True)
 class Pod:
-    """A checked Pod manifest. `manifest` is its document, `source` the file it came from."""
+    """A checked Pod manifest.
+
+    `manifest` is its document, `source` the file it came from, `default_handler` the runtime of pods that name none;
+    where it is empty, the engine chooses.
+    """
 
     manifest: dict[str, Any]
     source: str
+    default_handler: str = ""
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -51,11 +56,12 @@ class Pod:
 
     @cached_property
     def hash(self) -> str:
-        """16 hex digits that change when the meaning of the manifest, or a ConfigMap or Secret that it names, does.
+        """16 hex digits that change when the meaning of the manifest, its runtime, or an object that it names does.
 
         Comments and the order of keys in the manifest do not count.
         """
-        canonical = json.dumps(self.manifest, sort_keys=True, separators=(",", ":")) + objects.digest(self.spec)
+        canonical = json.dumps(self.manifest, sort_keys=True, separators=(",", ":"))
+        canonical += self.handler + objects.digest(self.spec)
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
     @property
@@ -74,6 +80,11 @@ class Pod:
     def grace_seconds(self) -> int:
         grace = self.spec.get("terminationGracePeriodSeconds")
         return 30 if grace is None else grace
+
+    @property
+    def handler(self) -> str:
+        """The runtime handler that the engine is asked for."""
+        return self.spec.get("runtimeClassName") or self.default_handler
 
     @property
     def host_network(self) -> bool:
@@ -207,7 +218,7 @@ def load(path: Path) -> Pod:
         document, _ = documents.load(path, f"Pod {handler}", lambda found: check(found, handler))
     except FileNotFoundError:
         raise ManifestError(path, ["does not exist"]) from None
-    return Pod(document, str(path))
+    return Pod(document, str(path), handler)
 
 
 def load_directory(directory: Path = MANIFEST_DIRECTORY) -> tuple[dict[str, Pod], list[ManifestError]]:

@@ -221,13 +221,12 @@ class Runner:
         self._publish()
         attempt = int(time.time())  # only has to differ from the former ones'
         Path(log_directory(self.pod)).mkdir(parents=True, exist_ok=True)
-        handler = self.pod.spec.get("runtimeClassName") or ""
-        for problem in handler_problems(self.pod.spec, handler or self.settings.default_handler):
+        for problem in handler_problems(self.pod.spec, self.pod.handler):
             raise PodConfigError(str(problem))
         config = self._sandbox_config(attempt)
         if self._done:
             config["annotations"][DONE_ANNOTATION] = ",".join(sorted(self._done))
-        answer = self.cri.call("RunPodSandbox", _START_SECONDS, config=config, runtime_handler=handler)
+        answer = self.cri.call("RunPodSandbox", _START_SECONDS, config=config, runtime_handler=self.pod.handler)
         sandbox = self.cri.call("PodSandboxStatus", pod_sandbox_id=answer.pod_sandbox_id).status
         self._settle_in(sandbox, config)
         return sandbox

@@ -53,7 +53,7 @@ def _tell(argument: str, descriptor: int) -> int:
     try:
         pod = manifest.find(argument)
         with os.fdopen(descriptor, "w") as answer:
-            json.dump([pod.manifest, pod.source], answer)
+            json.dump([pod.manifest, pod.source, pod.default_handler], answer)
     except manifest.ManifestError as error:
         logging.error("%s", error)
         return INVALID
