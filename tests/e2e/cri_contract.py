@@ -18,9 +18,7 @@ IMAGE = "localhost/casemate/demo:1"
 
 @pytest.fixture(scope="module")
 def cri():
-    client = Cri(SOCKET)
-    yield client
-    client.close()
+    return Cri(SOCKET)
 
 
 @pytest.fixture

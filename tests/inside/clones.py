@@ -4,7 +4,6 @@ No engine, no pod: boot.py restores each guest, as in a jail, and gives it its i
 call more, from an archive behind its own in the initramfs: `randomness` reads all that no two guests may share.
 """
 
-import dataclasses
 import json
 import os
 import shutil
@@ -73,8 +72,7 @@ def clones(count, work):
     template.make(configured, guest_image, size, chosen, qemu.identity(), lambda text: None)
     saved, _ = template.find(guest_image, size, chosen, qemu.identity())
     (work / "empty").mkdir()
-    machine = dataclasses.replace(
-        template.machine(guest_image, size, chosen),
+    machine = template.machine(guest_image, size, chosen)._replace(
         memory_file=str(saved.memory), memory_read_only=saved.read_only, incoming=True,
         shares=tuple((tag, str(work / "empty")) for tag in template.SHARES),
     )  # fmt: skip
@@ -82,7 +80,7 @@ def clones(count, work):
     def clone(number, configure=True):
         disk = work / f"disk-{threading.get_ident()}"
         store.copy_sparse(guest_image.disk, disk)
-        guest = boot.launch(dataclasses.replace(machine, disk=str(disk)), prefix=template.OWN_NETWORK)
+        guest = boot.launch(machine._replace(disk=str(disk)), prefix=template.OWN_NETWORK)
         deadline = time.monotonic() + 120
         try:
             boot.restore(guest, str(saved.devices))

@@ -6,7 +6,6 @@ the second hardly depends on what else the machine does. `sharing.py [WAY...]`; 
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
@@ -166,8 +165,8 @@ def measure(work, running):
     found = image.current()
     machine = template.machine(found, settings.Size("medium", 512, 1), seen["accelerator"])
     exports = ["none", "mmap", "loose", "loose1m", "ro"]
-    machine = dataclasses.replace(
-        machine, tap=None, shares=tuple((tag, str(tree)) for tag in exports), initrd=str(initrd(work, ways(exports)))
+    machine = machine._replace(
+        tap=None, shares=tuple((tag, str(tree)) for tag in exports), initrd=str(initrd(work, ways(exports)))
     )
     argv = machine.argv()
     for name in ("ext4", "erofs"):

@@ -16,7 +16,7 @@ import sys
 from appliance.node.pods.cri import CriError
 
 from . import density, io, net, start
-from .pods import BenchError, node
+from .pods import ENDING, BenchError, node
 
 
 def main(argv: list[str]) -> int:
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--cold", action="store_true", help="guests boot cold, not from their template")
     parser.add_argument("--runs", type=int, default=5, help="how often; for density, how many pods at most")
     asked = parser.parse_args(argv)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in ENDING:
         signal.signal(number, lambda *_: sys.exit(130))
     try:
         with node() as there:

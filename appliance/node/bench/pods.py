@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -20,6 +21,8 @@ LABEL = "casemate.io/bench"
 COLD = {"io.casemate.microvm/boot": "cold"}
 WORK = Path("/var/lib/casemate")  # beside the volumes of pods, so that io measures their file system
 LEFT = "bench-"
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+"""Signals that end a benchmark, after the call that it is in."""
 
 
 class BenchError(Exception):
@@ -29,6 +32,17 @@ class BenchError(Exception):
 def say(text: str) -> None:
     """Tell what is being done. Raises BrokenPipeError when whoever asked for the benchmark has gone."""
     print(text, file=sys.stderr, flush=True)
+
+
+class _WholeCalls(Cri):
+    """A client that no signal interrupts amid a call: what the engine had begun to make would stay, unlisted."""
+
+    def call(self, method: str, deadline: float = 30, /, **fields):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            return super().call(method, deadline, **fields)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Node:
@@ -153,7 +167,7 @@ def node() -> Iterator[Node]:
 
     Raises BenchError when the engine or the image's parts are not there.
     """
-    cri = Cri()
+    cri = _WholeCalls()
     try:
         _clean(cri)
         new = _import_image()
