@@ -142,7 +142,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _sync(options: argparse.Namespace) -> int:
     outcome = sync.sync(settings.load())
-    pods, _ = load_directory()
+    pods = outcome.declared
     if options.names is not None:
         pods = {name: pod for name, pod in pods.items() if name in options.names}
     waiting = listing.wait(pods, options.wait) if options.wait else {}

@@ -14,7 +14,7 @@ from appliance.node.edge import settings as edge
 from . import objects, state, teardown, units, volumes
 from .cri import Cri
 from .cri_model import CriError
-from .manifest import MANIFEST_DIRECTORY, ManifestError, load_directory
+from .manifest import MANIFEST_DIRECTORY, ManifestError, Pod, load_directory
 from .plan import plan
 from .settings import Settings
 from .translate import NAME_LABEL, managed_labels
@@ -32,8 +32,12 @@ _TAKEOVER_SECONDS = 60
 
 @dataclass
 class Outcome:
-    """What a sync did: pods whose runner was (re)started, pods removed, manifests that could not be used."""
+    """What a sync did: pods whose runner was (re)started, pods removed, manifests that could not be used.
 
+    `declared` are the pods that are to have a runner, by name.
+    """
+
+    declared: dict[str, Pod] = field(default_factory=dict)
     started: set[str] = field(default_factory=set)
     removed: set[str] = field(default_factory=set)
     errors: list[ManifestError] = field(default_factory=list)
@@ -63,6 +67,7 @@ def sync(settings: Settings, directory: Path = MANIFEST_DIRECTORY) -> Outcome:
                 known = seen
             if edge.RUNS_PODS.exists():
                 declared, outcome.errors = {}, []
+            outcome.declared = declared
             states, unit_states = state.read_all(), units.states()
             todo = plan(declared, outcome.errors, states, unit_states, _sandbox_names(settings))
             for name in todo.remove - removals.keys() - failed.keys():
