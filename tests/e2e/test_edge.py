@@ -283,6 +283,8 @@ CHANGING = (
     "var/cache", "var/lib/apt", "var/lib/dpkg", "var/lib/prometheus", "var/lib/containerd", "var/lib/systemd",
     "var/lib/casemate/files", "var/lib/casemate/packages-installed", "var/lib/casemate/pool", "etc/ld.so.cache",
     "etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/.pwd.lock", "etc/subuid", "etc/subgid",
+    # the first pod of a host makes these, whoever runs it
+    "var/lib/casemate/pods", "var/lib/cni",
 )  # fmt: skip
 
 

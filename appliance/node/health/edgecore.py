@@ -96,7 +96,7 @@ def away_since(host: Host) -> str:
 
 def explain(host: Host, wanted: dict) -> tuple[str, str]:
     """Cause and cure of an EdgeCore that does not stay up; `wanted` as `declared` returns it."""
-    state = unit(host)
+    state = _not_running(host)
     lines = _log(host, "cat", 80)
     log = "\n".join(lines)
     code = state.get("ExecMainStatus", "")
@@ -127,6 +127,16 @@ def explain(host: Host, wanted: dict) -> tuple[str, str]:
         f"it ended with exit code {code}: {last}",
         f"journalctl -u {UNIT} -n 80 tells more; appliance deploy brings configuration and binary back",
     )
+
+
+def _not_running(host: Host) -> dict[str, str]:
+    """The unit's properties when it does not run, if that is soon: systemd forgets how it ended as it starts it again."""
+    for _ in range(15):
+        state = unit(host)
+        if state.get("MainPID", "0") == "0":
+            break
+        time.sleep(0.2)
+    return state
 
 
 def _log(host: Host, form: str, count: int) -> list[str]:
