@@ -36,8 +36,9 @@ class EdgeHost(FakeHost):
 
 
 @pytest.fixture
-def host(tmp_path) -> EdgeHost:
+def host(tmp_path, monkeypatch) -> EdgeHost:
     """A bare host whose CloudCore is well."""
+    monkeypatch.setattr(edgecore.time, "sleep", lambda seconds: None)
     host = bare(tmp_path)
     host.__class__ = EdgeHost
     host.answers = {f"{BASE}/ca.crt": Answer(CA, host.clock)}

@@ -130,7 +130,7 @@ def explain(host: Host, wanted: dict) -> tuple[str, str]:
 
 
 def _not_running(host: Host) -> dict[str, str]:
-    """The unit's properties when it does not run, if that is soon: systemd forgets how it ended as it starts it again."""
+    """The unit's properties when it does not run, if that is soon: how it ended is forgotten as it starts again."""
     for _ in range(15):
         state = unit(host)
         if state.get("MainPID", "0") == "0":
