@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from appliance.node.microvm import sandboxes
+from appliance.node.microvm import mounts, sandboxes
 from appliance.node.microvm.sandboxes import Sandbox
 from appliance.node.microvm.settings import RuntimeFailure
 from appliance.node.microvm.spec import Volume
@@ -23,8 +23,8 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(sandboxes, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(sandboxes.os, "chown", lambda *_: None)
     (tmp_path / "empty").write_bytes(b"disk")
-    monkeypatch.setattr(sandboxes.mounts, "bind", lambda *_, **__: None)
-    monkeypatch.setattr(sandboxes.mounts, "tmpfs", lambda *_: None)
+    monkeypatch.setattr(mounts, "bind", lambda *_, **__: None)
+    monkeypatch.setattr(mounts, "tmpfs", lambda *_: None)
     return tmp_path / "run"
 
 
@@ -68,9 +68,9 @@ def test_a_new_sandbox_sweeps_what_killed_calls_left_and_nothing_else(run, tmp_p
 def test_containers_with_the_same_volume_share_one_export_which_goes_with_the_last(run, tmp_path, monkeypatch):
     sandbox = killed(run, "one", jail(tmp_path, "one"))
     shown = []
-    monkeypatch.setattr(sandboxes.mounts, "bind", lambda source, target, *_, **__: shown.append(target))
-    monkeypatch.setattr(sandboxes.mounts, "below", lambda path: [path] if str(path) in shown else [])
-    monkeypatch.setattr(sandboxes.mounts, "unmount_below", lambda path: None)
+    monkeypatch.setattr(mounts, "bind", lambda source, target, *_, **__: shown.append(target))
+    monkeypatch.setattr(mounts, "below", lambda path: [path] if str(path) in shown else [])
+    monkeypatch.setattr(mounts, "unmount_below", lambda path: None)
     volume, other = tmp_path / "volume", tmp_path / "other"
     volume.mkdir()
     other.touch()

@@ -20,11 +20,17 @@ CARD, TAP = "eth0", "tap0"
 CLONE_NEWNET = 0x40000000  # <linux/sched.h>
 
 
-def connect(namespace: str, owner_uid: int) -> tuple[dict, socket.socket]:
-    """Make the tap in the network namespace at path `namespace`, joined to eth0.
+def listen(namespace: str) -> socket.socket:
+    """Return a socket that listens for port-forwards on the localhost of the network namespace at path `namespace`."""
+    with _inside(namespace):
+        return socket.create_server(("127.0.0.1", 0))
 
-    Returns what the guest's card gets, mac, mtu, addresses ["ADDRESS/PREFIX"] and routes [{"dst", "gateway", "scope"}],
-    and the socket that listens for port-forwards. Raises RuntimeFailure naming the command that failed.
+
+def connect(namespace: str, owner_uid: int, forwards_port: int) -> dict:
+    """Make the tap in the network namespace at path `namespace`, joined to eth0; `forwards_port` stays the host's.
+
+    Returns what the guest's card gets: mac, mtu, addresses ["ADDRESS/PREFIX"] and routes [{"dst", "gateway", "scope"}].
+    Raises RuntimeFailure naming the command that failed.
     """
     with _inside(namespace):
         links = {link["ifname"]: link for link in json.loads(_run("ip", "-json", "addr", "show"))}
@@ -37,15 +43,13 @@ def connect(namespace: str, owner_uid: int) -> tuple[dict, socket.socket]:
         if card is None:
             raise RuntimeFailure(f"the pod has no interface {CARD}, which is what a microVM joins")
         _run("ip", "tuntap", "add", "dev", TAP, "mode", "tap", "user", str(owner_uid))
-        listener = socket.create_server(("127.0.0.1", 0))
         routes = json.loads(_run("ip", "-json", "route", "show", "dev", CARD) or "[]")
         routes += json.loads(_run("ip", "-json", "-6", "route", "show", "dev", CARD) or "[]")
         addresses = [a["local"] for a in card["addr_info"]]
-        rules = packets.rules(CARD, TAP, card["address"], addresses, listener.getsockname()[1])
+        rules = packets.rules(CARD, TAP, card["address"], addresses, forwards_port)
         _run("nft", "-f", "-", text=packets.REMOVE + rules)
         _run("ip", "link", "set", "dev", TAP, "mtu", str(card["mtu"]), "up")
-    interface = {"mac": card["address"], "mtu": card["mtu"], "addresses": _addresses(card), "routes": _routes(routes)}
-    return interface, listener
+    return {"mac": card["address"], "mtu": card["mtu"], "addresses": _addresses(card), "routes": _routes(routes)}
 
 
 def disconnect(namespace: str) -> None:

@@ -115,11 +115,19 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
         (sandbox.cgroups / call.id).write_text(config["linux"].get("cgroupsPath") or "")
         if plan.template:
             sandbox.template.symlink_to(plan.template.directory)
-        interface, listener = network.connect(namespace, sandbox.uid)
-        (sandbox.ctl / "orders.json").write_text(json.dumps(plan.orders(config, interface)))
-        os.chown(sandbox.ctl / "orders.json", sandbox.uid, sandbox.uid)
         _replace(bundle, plan.jail(config, sandbox, _argv("_supervise")))
-        code = _runc(_with_option(call, "--preserve-fds=1"), listener)
+        listener = network.listen(namespace)
+
+        def connect() -> None:
+            interface = network.connect(namespace, sandbox.uid, listener.getsockname()[1])
+            (sandbox.ctl / "orders.json").write_text(json.dumps(plan.orders(config, interface)))
+            os.chown(sandbox.ctl / "orders.json", sandbox.uid, sandbox.uid)
+
+        try:
+            code = _runc(_with_option(call, "--preserve-fds=1"), listener, meanwhile=connect)
+        except BaseException:
+            subprocess.run([RUNC, *_globals(call), "delete", "--force", call.id], capture_output=True)
+            raise
     except BaseException:
         sandbox.remove()
         raise
@@ -130,6 +138,7 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
 
 def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) -> int:
     from . import jail as jails
+    from . import protocol
     from . import spec as specs
     from .sandboxes import export_name
     from .settings import RuntimeFailure
@@ -151,11 +160,14 @@ def _create_container(call: Call, bundle: Path, config: dict, sandbox: Sandbox) 
         (sandbox.cgroups / call.id).write_text(config["linux"].get("cgroupsPath") or "")
         _replace(bundle, stand_in)
         codes = []
-        sandbox.call(
+        link, _ = sandbox.ask(
             "create", meanwhile=lambda: codes.append(_runc(call.argv)),
             id=call.id, spec=guest_spec, processes_of=processes_of,
         )  # fmt: skip
         code = codes[0]
+        with link:  # closed without the word that our half is done, as by SIGKILL, it takes the guest's half away
+            if code == 0:
+                link.sendall(protocol.frame(protocol.STDIN, 0))
     except BaseException:
         subprocess.run([RUNC, *_globals(call), "delete", "--force", call.id], capture_output=True)
         _remove_container(sandbox, call.id)
@@ -217,7 +229,7 @@ def _wait_for_guest(call: Call, sandbox: Sandbox) -> None:
             look_at_jail = time.monotonic() + 0.5
             if _stopped(call):
                 raise settings.RuntimeFailure("the pod's guest did not start: its supervisor ended without a word")
-        time.sleep(0.01)
+        time.sleep(0.005)
     raise settings.RuntimeFailure(f"the pod's guest did not start within {limit} s")
 
 
@@ -411,8 +423,10 @@ def _with_option(call: Call, option: str) -> list[str]:
     return [*call.argv[:position], option, *call.argv[position:]]
 
 
-def _runc(argv: list[str], listener: socket.socket | None = None) -> int:
-    """Run runc with our own input, output and descriptors (`listener` as the third); return its exit code.
+def _runc(argv: list[str], listener: socket.socket | None = None, meanwhile: Callable[[], None] = lambda: None) -> int:
+    """Run runc with our own input, output and descriptors (`listener` as the third), and `meanwhile` beside it.
+
+    Returns its exit code.
 
     The engine's shim has this program killed when it dies itself. runc must die then as well: what it went on to
     create, after the engine has cleaned up, nobody would remove.
@@ -425,7 +439,9 @@ def _runc(argv: list[str], listener: socket.socket | None = None) -> int:
             os.dup2(listener.fileno(), 3)
 
     command = ["setpriv", "--pdeathsig", "KILL", RUNC, *argv]
-    return subprocess.run(command, close_fds=False, preexec_fn=inherit).returncode
+    with subprocess.Popen(command, close_fds=False, preexec_fn=inherit) as runc:  # waits, also where `meanwhile` fails
+        meanwhile()
+    return runc.returncode
 
 
 def _runc_or_exit(argv: list[str]) -> None:

@@ -32,9 +32,13 @@ from pathlib import Path
 
 from appliance.node import places
 
-from . import mounts, protocol, store
+from . import protocol
 from .settings import RUN, STATE, RuntimeFailure
-from .spec import Volume
+
+# What most calls of the runtime do not need is imported where it is used: each costs a pod's start some milliseconds.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .spec import Volume
 
 CONTAINERS = RUN / ".containers"
 DISKS = STATE / "disks"
@@ -87,6 +91,8 @@ class Sandbox:
 
         What killed processes left goes first.
         """
+        from . import mounts
+
         RUN.mkdir(parents=True, exist_ok=True)
         with places.locked(RUN / ".making"):
             for other in all_sandboxes():
@@ -117,6 +123,8 @@ class Sandbox:
 
     def _make_disk(self, empty: Path) -> None:
         """Give the pod its disk; disks without a sandbox, left by a host that went down, go."""
+        from . import store
+
         DISKS.mkdir(mode=0o700, exist_ok=True)
         for other in _entries(DISKS):
             if not (RUN / other.name).exists():
@@ -127,6 +135,8 @@ class Sandbox:
 
     def show(self, container: str, rootfs: str, volumes: list[Volume]) -> None:
         """Export a container's root file system and volumes to the guest."""
+        from . import mounts
+
         CONTAINERS.mkdir(exist_ok=True)
         self.hide(container)  # what a killed call may have left of one of the same name
         (self.share / container).mkdir()
@@ -191,9 +201,9 @@ class Sandbox:
         """Disconnect, unmount and remove everything of this sandbox, unless runc still has its jail."""
         if not self.hold() or self.alive():
             return
-        import shutil  # these are wanted here only, and cost each call of the runtime some milliseconds
+        import shutil
 
-        from . import network
+        from . import mounts, network
 
         if self.netns.exists():
             network.disconnect(self.netns.read_text())
@@ -335,6 +345,8 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def _remove_mount_point(path: Path) -> None:
+    from . import mounts
+
     mounts.unmount_below(path)
     if path.is_dir():
         path.rmdir()

@@ -7,14 +7,15 @@ call     takes                          does
 ======== ============================== ============================================================
 ping                                    tells that the guest is up
 configure see `Agent.call_configure`    gives a fresh or restored guest its identity and network
-create   id, spec (OCI config.json),    ``crun create``: the container is there, its program not yet running; it goes
-         processes_of                   when the caller goes before it is there
+create   id, spec (OCI config.json),    ``crun create``, begun and not waited for: who asks for the program to start
+         processes_of                   learns what went wrong. The container goes when the caller goes without having
+                                        ended its input, which says that its own half is done
 exec     id, process (OCI process)      ``crun exec``; replies with the program's ``key`` when it runs, and ends it when
                                         the caller goes before anybody has attached to it
-attach   key (a container's id, or      ``crun start`` for a container, then input and output until EXIT
+attach   key (a container's id, or      starts a container's program; input and output until EXIT
          one that exec gave)
-started  id (or a key)                  ``crun start`` for a container; replies when the program runs and is attached
-                                        to, or why it does not
+started  id (or a key)                  starts a container's program; replies when it runs and is attached to, or why
+                                        it does not
 delete   id                             ``crun delete --force``
 dial     port                           connects to it on the guest's localhost, then input and output until EXIT
 pause, resume, update (resources)  id   what crun does under these names
@@ -61,6 +62,10 @@ SHARE, DISK = Path("/run/share"), Path("/run/disk")
 PORT_NAME = "casemate"
 BUSYBOX = "/bin/busybox"
 CRUN = "/usr/bin/crun"
+CRUN_STATE = Path("/run/crun")
+FIRST = "casemate.first"
+FIRST_WITHIN_S = 30
+PIPE_BYTES = 1 << 16  # what a pipe takes at once
 LIBC = ctypes.CDLL(None, use_errno=True)
 STEP_CLOCK_NS = 1_000_000_000
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -68,7 +73,7 @@ ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 CGROUPS = Path("/sys/fs/cgroup/pod")
 OPEN_FILES = 1 << 20  # as under the engine's own service, where limits come from that
 CLONE_NEWPID = 0x20000000  # <linux/sched.h>
-OUT_OF_MEMORY, NEVER = Path("/proc/self/oom_score_adj"), "-1000"
+OUT_OF_MEMORY, NEVER = "/proc/self/oom_score_adj", "-1000"
 MOST_PROCESSES = 1024
 MS_NOATIME, MNT_DETACH = 1 << 10, 2  # <linux/mount.h>
 RNDADDENTROPY, RNDRESEEDCRNG = 0x40085203, 0x5207  # <linux/random.h>
@@ -84,6 +89,7 @@ class Process:
     def __init__(self, key: str, container: str, terminal: bool, spec: dict | None = None):
         self.key = key
         self.container = container
+        self.name = container  # crun's for it
         self.terminal = terminal
         self.spec = spec  # OCI process of an exec; None for the container's own program
         self.out_of_memory = False
@@ -97,6 +103,8 @@ class Process:
         self.window = protocol.WINDOW
         self.listening = False  # its output has gone somewhere: to its stream, or where nobody listens
         self.starting = False
+        # What is to be done once crun has created it; None: it has.
+        self.when_created: list[Callable[[], None]] | None = [] if spec is None else None
         self.start_result: dict | None = None if spec is None else {}
         self.start_waiters: list[int] = []
 
@@ -113,10 +121,13 @@ class Agent:
         self.processes: dict[str, Process] = {}
         self.streams: dict[int, Process] = {}
         self.dials: dict[int, Dial] = {}
-        # What each stream asked for: a container, until it is there; an exec, until somebody attaches to it.
+        # The container that each stream asked for, until the host has done its half.
+        self.creators: dict[int, Process] = {}
+        # The exec that each stream asked for, until somebody attaches to it.
         self.callers: dict[int, Process] = {}
         self.pod_init: subprocess.Popen | None = None
         self.counter = 0
+        self.first: tuple[Process, int] | None = None
         self.program = sealed_copy(CRUN)
         os.set_blocking(port, False)
         self._watch(port, selectors.EVENT_READ, self._port_ready)
@@ -178,6 +189,11 @@ class Agent:
         if stream in self.dials:
             self.dials[stream].frame(kind, payload)
             return
+        if stream in self.creators:
+            process = self.creators.pop(stream)
+            if kind == protocol.HANGUP:
+                self.call_delete(stream, id=process.container)
+            return
         process = self.streams.get(stream) or self.callers.get(stream)
         if process is None:
             return
@@ -232,9 +248,9 @@ class Agent:
     def _spawn(self, argv: list[str], done: Callable[[int], None], **stdio: int) -> None:
         """Start a child; `done` is called with its exit code when it has ended."""
         stdio = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | stdio
-        OUT_OF_MEMORY.write_text("0")  # else what it starts would be as safe from the kernel as the agent is
+        write(OUT_OF_MEMORY, "0")  # else what it starts would be as safe from the kernel as the agent is
         child = subprocess.Popen(argv, env=ENVIRONMENT, **stdio)
-        OUT_OF_MEMORY.write_text(NEVER)
+        write(OUT_OF_MEMORY, NEVER)
         self.children[child.pid] = done
         child.returncode = 0  # it is reaped here, never by subprocess
 
@@ -477,11 +493,11 @@ class Agent:
         reseed(bytes.fromhex(seed))
         time.clock_settime_ns(time.CLOCK_REALTIME, time_ns)
         socket.sethostname(hostname)
-        Path("/etc/machine-id").write_text(machine_id + "\n")
+        write("/etc/machine-id", machine_id + "\n")
         for name, value in sysctl.items():
-            Path("/proc/sys", name.replace(".", "/")).write_text(value)
+            write("/proc/sys/" + name.replace(".", "/"), value)
         # The engine gives the addresses: a neighbour's advertisement must not add any.
-        Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
+        write("/proc/sys/net/ipv6/conf/eth0/accept_ra", "0")
         network.configure(interface)
         self._reply(stream, guest_kernel=os.uname().release)
         self._mount(shares)
@@ -516,27 +532,67 @@ class Agent:
             raise CallError(f"container {id} is already in this guest")
         if processes_of:
             first = self._pod_init() if processes_of == "pod" else self._container(processes_of).pid
+            if first is None:
+                raise CallError(f"container {processes_of}, whose processes {id} is to share, is not there yet")
             next(n for n in spec["linux"]["namespaces"] if n["type"] == "pid")["path"] = f"/proc/{first}/ns/pid"
         make_root(id)
-        bundle = RUN / "bundles" / id
+        config, terminal = json.dumps(spec).encode(), bool(spec["process"].get("terminal"))
+        if self.first and not terminal and len(config) <= PIPE_BYTES:
+            process = self._let_first_be(id, config)
+        else:
+            self._forget_first()
+            process = Process(id, id, terminal)
+            bundle = RUN / "bundles" / id
+            bundle.mkdir(parents=True)
+            (bundle / "config.json").write_bytes(config)
+            self._crun_program(process, "create", ["--bundle", str(bundle), id], lambda e: self._created(process, e))
+        self.processes[id] = self.creators[stream] = process
+        self._reply(stream)  # the host goes on: what it does next takes about as long
+
+    def _created(self, process: Process, error: str | None) -> None:
+        if error:
+            process.start_result = {"error": error}
+        if self.first and self.first[0] is process:  # it has ended before its time
+            self._forget_first()
+        waiting, process.when_created = process.when_created, None
+        for action in waiting:
+            action()
+
+    def start_first(self) -> None:
+        """Start the ``crun create`` of the first container, which waits for its config.json: here that is a pipe.
+
+        A template is saved with it, so that a guest's first container need not wait until crun and its libraries have
+        been loaded: a third of its time.
+        """
+        process = Process(FIRST, FIRST, terminal=False)
+        bundle = RUN / "bundles" / FIRST
         bundle.mkdir(parents=True)
-        (bundle / "config.json").write_text(json.dumps(spec))
-        process = Process(id, id, bool(spec["process"].get("terminal")))
-        self.processes[id] = self.callers[stream] = process
+        os.mkfifo(bundle / "config.json")
+        self._crun_program(process, "create", ["--bundle", str(bundle), FIRST], lambda e: self._created(process, e))
+        deadline = time.monotonic() + FIRST_WITHIN_S
+        while self.first is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):  # nobody reads yet
+                self.first = process, os.open(bundle / "config.json", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            time.sleep(0.01)
 
-        def created(error: str | None) -> None:
-            wanted = self.callers.pop(stream, None)
-            if error:
-                self.processes.pop(id)
-                remove(bundle)
-                self._remove_root(id)
-                self._reply(stream, error=error)
-            elif wanted:
-                self._reply(stream)
-            else:  # the runtime was killed meanwhile, and what cleaned up after it found nothing yet
-                self.call_delete(stream, id=id)
+    def _forget_first(self) -> None:
+        """Have the ``crun create`` that waits end, over a configuration with nothing in it."""
+        if self.first:
+            os.close(self.first[1])
+            self.first = None
 
-        self._crun_program(process, "create", ["--bundle", str(bundle), id], created)
+    def _let_first_be(self, container: str, config: bytes) -> Process:
+        """Have the ``crun create`` that waits create `container`."""
+        (process, pipe), self.first = self.first, None
+        process.key = process.container = container
+        # crun reads it twice. The second time it finds this file.
+        file = RUN / "bundles" / FIRST / "config.json"
+        new = file.with_suffix(".new")
+        new.write_bytes(config)
+        new.replace(file)
+        os.write(pipe, config)
+        os.close(pipe)
+        return process
 
     def _pod_init(self) -> int:
         """Return the first process of the PID namespace that the pod's containers share; it reaps what they leave."""
@@ -576,7 +632,8 @@ class Agent:
                 self._watch_outputs(program)
             self._reply(stream, key=key)
 
-        self._crun_program(program, "exec", ["--detach", "--process", str(file), id], executed)
+        name = self._container(id).name
+        self._crun_program(program, "exec", ["--detach", "--process", str(file), name], executed)
 
     def call_attach(self, stream: int, *, key: str) -> None:
         process = self._container(key)
@@ -601,13 +658,34 @@ class Agent:
     def _start(self, process: Process) -> None:
         """Start a container's program, once; an exec's runs already. Who waits learns of it when it is attached to."""
 
+        if process.spec is None and not process.starting:
+            process.starting = True
+            if process.when_created is not None:
+                process.when_created.append(lambda: self._let_run(process))
+            else:
+                self._let_run(process)
+        self._tell_started(process)
+
+    def _let_run(self, process: Process) -> None:
+        """Let a created container's program run.
+
+        The container waits at a pipe for that (crun 1.8 to 1.21), and ``crun start`` is a slow way to write a byte.
+        """
+
         def started(error: str | None) -> None:
             process.start_result = {"error": error} if error else {}
             self._tell_started(process)
 
-        if process.spec is None and not process.starting:
-            process.starting = True
-            self._crun("start", [process.container], started)
+        if process.start_result is None:
+            try:
+                pipe = CRUN_STATE / process.name / "exec.fifo"
+                end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                pipe.unlink()
+                os.write(end, bytes(1))
+                os.close(end)
+                process.start_result = {}
+            except OSError:  # crun knows why
+                self._crun("start", [process.name], started)
         self._tell_started(process)
 
     def _tell_started(self, process: Process) -> None:
@@ -620,20 +698,29 @@ class Agent:
         self._watch_outputs(process)
 
     def call_delete(self, stream: int, *, id: str) -> None:
+        process = self.processes.get(id)
+        if process and process.when_created is not None:
+            process.when_created.append(lambda: self.call_delete(stream, id=id))
+            return
+        name = process.name if process else id
+
         def deleted(error: str | None) -> None:
             if error is None:
                 self._remove_root(id)
                 # The host may give the next root file system this one's device number, and the guest would take the
                 # files of one for the other's: it must remember none.
                 Path("/proc/sys/vm/drop_caches").write_text("2")
-                remove(RUN / "bundles" / id)
+                remove(RUN / "bundles" / name)
                 for key in [k for k, p in self.processes.items() if p.container == id]:
                     process = self.processes.pop(key)
                     process.exit_code = 255 if process.exit_code is None else process.exit_code
                     self._drain(process)
             self._reply(stream, **({"error": error} if error else {}))
 
-        self._crun("delete", ["--force", id], deleted)
+        if process and process.pid is None:  # crun could not create it
+            deleted(None)
+        else:
+            self._crun("delete", ["--force", name], deleted)
 
     def _remove_root(self, container: str) -> None:
         """Unmount a container's root file system and free its blocks, which takes a while for many files."""
@@ -641,10 +728,18 @@ class Agent:
         self._spawn([BUSYBOX, "rm", "-rf", str(DISK / container)], lambda _: None)
 
     def call_pause(self, stream: int, *, id: str) -> None:
-        self._crun("pause", [id], lambda error: self._reply(stream, **({"error": error} if error else {})))
+        self._crun(
+            "pause",
+            [self._container(id).name],
+            lambda error: self._reply(stream, **({"error": error} if error else {})),
+        )
 
     def call_resume(self, stream: int, *, id: str) -> None:
-        self._crun("resume", [id], lambda error: self._reply(stream, **({"error": error} if error else {})))
+        self._crun(
+            "resume",
+            [self._container(id).name],
+            lambda error: self._reply(stream, **({"error": error} if error else {})),
+        )
 
     def call_signal(self, stream: int, *, id: str, number: int) -> None:
         self._signal(self._container(id), number)
@@ -664,7 +759,7 @@ class Agent:
             file.unlink()
             self._reply(stream, **({"error": error} if error else {}))
 
-        self._crun("update", ["--resources", str(file), id], updated)
+        self._crun("update", ["--resources", str(file), self._container(id).name], updated)
 
     def call_stats(self, stream: int) -> None:
         """Reply with ``guest``: memory_bytes, available_bytes; and ``containers``, by id: see `use_of`."""
@@ -749,12 +844,21 @@ def make_root(container: str) -> None:
     """
     lower, place = SHARE / container, DISK / container
     upper, work, root = (place / name for name in ("upper", "work", "root"))
-    for directory in (upper, work, root):
-        directory.mkdir(parents=True)
+    for directory in (place, upper, work, root):
+        directory.mkdir()
     found = lower.stat()  # the root directory's owner and mode are the upper one's
     os.chown(upper, found.st_uid, found.st_gid)
     upper.chmod(found.st_mode & 0o7777)
     mount("overlay", "overlay", str(root), f"lowerdir={lower},upperdir={upper},workdir={work}")
+
+
+def write(path: str, text: str) -> None:
+    """Write a small file that is there, with less code than Python's own way: new code is slow in a new guest."""
+    file = os.open(path, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(file, text.encode())
+    finally:
+        os.close(file)
 
 
 def remove(bundle: Path) -> None:
@@ -778,7 +882,7 @@ def prepare_guest() -> None:
         mount(kind, kind, target, options)
     RUN.mkdir(mode=0o700)
     Path("/etc/machine-id").touch()  # in the overlay now, which takes time when a pod starts
-    OUT_OF_MEMORY.write_text(NEVER)
+    write(OUT_OF_MEMORY, NEVER)
     resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
 
 
@@ -801,6 +905,5 @@ def open_port() -> int:
 if __name__ == "__main__":
     prepare_guest()
     agent = Agent(open_port(), block_device("disk"))
-    # A template is saved with its libraries read: a third of the time of the first container in a guest.
-    subprocess.run([agent.program, "--version"], stdout=subprocess.DEVNULL)
+    agent.start_first()
     agent.serve()
