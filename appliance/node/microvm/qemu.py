@@ -59,12 +59,13 @@ class Machine(NamedTuple):
             "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
             "-accel", accelerator, "-cpu", cpu, "-smp", str(self.vcpus), "-m", f"{self.memory_mib}M",
             "-M", machine, "-serial", "stdio",
-            "-kernel", self.vmlinuz, "-initrd", self.initrd, "-append", kernel_words(self.tsc_khz),
             "-drive", f"if=none,id=root,format=raw,readonly=on,file={self.rootfs}",
             "-device", "virtio-blk-device,drive=root,serial=root",  # by which the guest tells its disks apart
             "-device", "virtio-rng-device",
             "-device", "virtio-serial-device",
         ]
+        if not self.incoming:  # a saved guest has them in its memory; QEMU would keep 8 MiB for them
+            argv += ["-kernel", self.vmlinuz, "-initrd", self.initrd, "-append", kernel_words(self.tsc_khz)]
         if self.disk:
             # What is on it ends with the pod, so nothing of it need survive the host: cache=unsafe.
             argv += ["-drive", f"if=none,id=disk,format=raw,cache=unsafe,discard=unmap,file={self.disk}",
