@@ -178,8 +178,11 @@ def test_a_container_that_the_waiting_crun_cannot_create_gets_its_own_and_the_ot
     assert list(tested.processes) == ["c"] and tested.processes["c"].start_result is None
 
 
-def test_a_waiting_crun_that_ends_is_not_waited_for(waiting):
-    send, tested, _ = waiting
-    tested.programs[0][1](137)
+@pytest.mark.parametrize("known", [True, False])
+def test_a_waiting_crun_that_ends_is_not_waited_for(waiting, known):
+    send, tested, pipe = waiting
+    if known:
+        tested.programs[0][1](137)
+    os.dup2(tested.port, pipe)  # which closes the pipe's reading end
     send(CREATE)
     assert [argv[-1] for argv, _ in tested.programs] == [agent.FIRST, "c"]

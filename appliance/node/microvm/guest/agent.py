@@ -537,9 +537,8 @@ class Agent:
             next(n for n in spec["linux"]["namespaces"] if n["type"] == "pid")["path"] = f"/proc/{first}/ns/pid"
         make_root(id)
         config, terminal = json.dumps(spec).encode(), bool(spec["process"].get("terminal"))
-        if self.first and not terminal and len(config) <= PIPE_BYTES:
-            process = self._let_first_be(id, config)
-        else:
+        process = None if terminal or len(config) > PIPE_BYTES else self._let_first_be(id, config)
+        if process is None:
             self._forget_first()
             process = Process(id, id, terminal)
             bundle = RUN / "bundles" / id
@@ -581,17 +580,23 @@ class Agent:
             os.close(self.first[1])
             self.first = None
 
-    def _let_first_be(self, container: str, config: bytes) -> Process:
-        """Have the ``crun create`` that waits create `container`."""
-        (process, pipe), self.first = self.first, None
-        process.key = process.container = container
+    def _let_first_be(self, container: str, config: bytes) -> Process | None:
+        """Have the ``crun create`` that waits create `container`; None where none waits."""
+        if self.first is None:
+            return None
+        process, pipe = self.first
         # crun reads it twice. The second time it finds this file.
         file = RUN / "bundles" / FIRST / "config.json"
         new = file.with_suffix(".new")
         new.write_bytes(config)
         new.replace(file)
-        os.write(pipe, config)
+        try:
+            os.write(pipe, config)
+        except BrokenPipeError:  # it has just ended
+            return None
         os.close(pipe)
+        self.first = None
+        process.key = process.container = container
         return process
 
     def _pod_init(self) -> int:
