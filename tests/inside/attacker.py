@@ -37,11 +37,12 @@ def in_guest(sandbox_id, program, **values):
     }  # fmt: skip
     (sandbox.share / name).mkdir()  # the agent makes each container a root file system from one of these
     try:
-        sandbox.call("create", id=name, spec=spec, processes_of=None)
-        try:
-            return json.loads(_attached(sandbox, name))
-        finally:
-            sandbox.call("delete", id=name)
+        creator, _ = sandbox.ask("create", id=name, spec=spec, processes_of=None)
+        with creator:  # without it the container would go
+            try:
+                return json.loads(_attached(sandbox, name))
+            finally:
+                sandbox.call("delete", id=name)
     finally:
         (sandbox.share / name).rmdir()
 
