@@ -220,7 +220,6 @@ class Runner:
         self._report("pending", False, "starting the sandbox")
         self._publish()
         attempt = int(time.time())  # only has to differ from the former ones'
-        Path(log_directory(self.pod)).mkdir(parents=True, exist_ok=True)
         for problem in handler_problems(self.pod.spec, self.pod.handler):
             raise PodConfigError(str(problem))
         config = self._sandbox_config(attempt)
@@ -355,6 +354,7 @@ class Runner:
         user = image.uid.value if image.HasField("uid") else image.username or None
         config = container_config(self.pod, definition, attempt, image.id, user, self._surroundings)
         config["annotations"][backoff.ANNOTATION] = str(self._crashes.get(name, 0))
+        # Not before there is a sandbox: without one, nothing would tell of the logs when the pod is removed.
         (log_directory(self.pod) / name).mkdir(parents=True, exist_ok=True)
         created = self.cri.call(
             "CreateContainer",
