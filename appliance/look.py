@@ -11,7 +11,7 @@ from appliance.run import run_playbook
 
 def ask(
     what: str, inventory: Inventory, on_event: Callable[[dict], None] = lambda e: None,
-    playbook: str = "look", verb: str = "",
+    playbook: str = "look", verb: str = "", tags: str = "",
 ) -> tuple[list[dict], Outcome]:  # fmt: skip
     """Each host's answer to `what` ("status", "doctor" or words of bench), in the inventory's order, and the outcome.
 
@@ -25,7 +25,7 @@ def ask(
         on_event(event)
 
     outcome = run_playbook(
-        playbook, inventory, verb=verb or what, on_event=note, extra_vars={f"casemate_{playbook}": what}
+        playbook, inventory, verb=verb or what, on_event=note, tags=tags, extra_vars={f"casemate_{playbook}": what}
     )
     answers = []
     for host in inventory.hosts:

@@ -34,10 +34,12 @@ def run_playbook(
     verb: str,
     on_event: Callable[[dict], None],
     check: bool = False,
+    tags: str = "",
     extra_vars: dict | None = None,
 ) -> Outcome:
     """Run `playbooks/<playbook>.yml` on the inventory's hosts and pass each event (see events.py) to `on_event`.
 
+    With `tags`, only the tasks that have one of them (comma-separated) run.
     Raises CasemateError when ansible-core ends before it has begun, with the last lines of its log.
     """
     translator = Translator(verb, [h.name for h in inventory.hosts])
@@ -48,6 +50,7 @@ def run_playbook(
     argv += [word for source in inventory.sources for word in ("-i", str(source))]
     argv += ["--limit", ",".join(h.name for h in inventory.hosts)]
     argv += ["--check"] if check else []
+    argv += ["--tags", tags] if tags else []
     argv += ["--extra-vars", json.dumps(extra_vars)] if extra_vars else []
     with log.open("w") as output:
         process = subprocess.Popen(

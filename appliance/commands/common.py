@@ -32,6 +32,19 @@ output_option = click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True,
     help="How results are printed.",
 )  # fmt: skip
+# for verbs whose --output is a file
+format_option = click.option(
+    "-o",
+    "output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How results are printed.",
+)
+lock_option = click.option(
+    "--lock", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Install exactly what this lock says (see: appliance lock).",
+)  # fmt: skip
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
@@ -48,6 +61,16 @@ def load_inventory(given: tuple[Path, ...], limit: str | None) -> "Inventory":
 
     sources = [inventory_path(path) for path in given or (DEFAULT_INVENTORY,)]
     return load(sources, limit, content=content())
+
+
+def lock_variables(lock: Path | None) -> dict:
+    """What a run is told of the lock of the command line; raises UsageError where that is none."""
+    if lock is None:
+        return {}
+    from appliance import lock as locks  # jsonschema takes a while, and only this needs it
+
+    locks.read(lock)
+    return {"base_lock": str(lock.resolve())}
 
 
 def renderer(output: str, *, dry: bool = False, show_diff: bool = False) -> JsonLines | People:

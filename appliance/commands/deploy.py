@@ -1,16 +1,18 @@
 """`appliance deploy`: bring hosts to what the inventory declares."""
 
 import sys
+from pathlib import Path
 
 import click
 
-from appliance.commands.common import load_inventory, renderer, target_options
+from appliance.commands.common import load_inventory, lock_option, lock_variables, renderer, target_options
 from appliance.run import exit_code, run_playbook
 
 
 @click.command("deploy")
 @target_options
-def command(inventory: tuple, limit: str | None, output: str) -> None:
+@lock_option
+def command(inventory: tuple, limit: str | None, output: str, lock: Path | None) -> None:
     """Bring the inventory's hosts to what it declares.
 
     The inventory is validated first, then every host is looked at; only hosts that pass are changed. Running it
@@ -20,9 +22,10 @@ def command(inventory: tuple, limit: str | None, output: str) -> None:
     Examples:
       appliance deploy
       appliance deploy -i inventories/fleet --limit edge1
+      appliance deploy --lock appliance.lock        (exactly these packages)
       appliance deploy -o json | jq 'select(.event == "failure")'
     """
     hosts = load_inventory(inventory, limit)
     with renderer(output) as show:
-        outcome = run_playbook("deploy", hosts, verb="deploy", on_event=show)
+        outcome = run_playbook("deploy", hosts, verb="deploy", on_event=show, extra_vars=lock_variables(lock))
     sys.exit(exit_code(outcome))

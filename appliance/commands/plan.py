@@ -1,19 +1,23 @@
 """`appliance plan`: what deploy would change."""
 
 import sys
+from pathlib import Path
 
 import click
 
-from appliance.commands.common import load_inventory, renderer, target_options
+from appliance.commands.common import load_inventory, lock_option, lock_variables, renderer, target_options
 from appliance.errors import EXIT_CHANGES, EXIT_OK
 from appliance.run import exit_code, run_playbook
 
 
 @click.command("plan")
 @target_options
+@lock_option
 @click.option("--diff", is_flag=True, help="Show what would change within files.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 3 when there are changes.")
-def command(inventory: tuple, limit: str | None, output: str, diff: bool, detailed_exitcode: bool) -> None:
+def command(
+    inventory: tuple, limit: str | None, output: str, lock: Path | None, diff: bool, detailed_exitcode: bool
+) -> None:
     """Show what `deploy` would change on each host. Writes nothing.
 
     \b
@@ -24,7 +28,7 @@ def command(inventory: tuple, limit: str | None, output: str, diff: bool, detail
     """
     hosts = load_inventory(inventory, limit)
     with renderer(output, dry=True, show_diff=diff) as show:
-        outcome = run_playbook("deploy", hosts, verb="plan", on_event=show, check=True)
+        outcome = run_playbook("deploy", hosts, verb="plan", on_event=show, check=True, extra_vars=lock_variables(lock))
     code = exit_code(outcome)
     if code == EXIT_OK and detailed_exitcode and any(h.changed for h in outcome.hosts.values()):
         code = EXIT_CHANGES

@@ -17,6 +17,7 @@ PROGRAMS = {
     "health": "appliance.node.health.cli",
     "pod": "appliance.node.pods.cli",
     "microvm": "appliance.node.microvm.cli",
+    "release": "appliance.node.release.cli",
     "reset": "appliance.node.reset.cli",
 }
 

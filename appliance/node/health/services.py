@@ -1,7 +1,7 @@
 """What a service needs after its files were written: nothing, or to be enabled, started, restarted or reloaded.
 
-Decided by comparing times, not by who wrote the files: so a deploy that was cut off between writing a file and
-restarting its service is made good by the next one.
+Decided by comparing times and programs, not by who wrote the files: so a deploy that was cut off between writing a
+file, or installing a package, and restarting its service is made good by the next one.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from appliance.node.health.host import Host
 
 TIMES = ("ActiveEnterTimestamp", "StateChangeTimestamp")
+REPLACED = " (deleted)"  # how the kernel names a running program whose file another took the place of
 
 
 def needed(host: Host, wanted: list[dict], pending: list[str]) -> list[dict]:
@@ -20,13 +21,15 @@ def needed(host: Host, wanted: list[dict], pending: list[str]) -> list[dict]:
 
 
 def _action(host: Host, wanted: dict, pending: set[str]) -> dict:
-    properties = ["LoadState", "ActiveState", "UnitFileState", *TIMES]
+    properties = ["LoadState", "ActiveState", "UnitFileState", "MainPID", *TIMES]
     shown = host.run(["systemctl", "show", "--timestamp=unix", f"--property={','.join(properties)}", wanted["unit"]])
     state = dict(line.split("=", 1) for line in shown.out.splitlines() if "=" in line)
     if state.get("LoadState") == "not-found":
         return {"action": "start", "reason": "not installed yet"}
     if state.get("ActiveState") not in ("active", "reloading"):
         return {"action": "start", "reason": f"is {state.get('ActiveState', 'unknown')}"}
+    if _program(host, state.get("MainPID", "0")).endswith(REPLACED):
+        return {"action": "restart", "reason": "its program was replaced"}
     # A reload leaves the time of the start, but changes the state for a moment.
     for action, stamp in (("restart", "ActiveEnterTimestamp"), ("reload", "StateChangeTimestamp")):
         since = _seconds(state.get(stamp, ""))
@@ -36,6 +39,13 @@ def _action(host: Host, wanted: dict, pending: set[str]) -> dict:
     if state.get("UnitFileState") not in ("enabled", "static", "alias"):
         return {"action": "enable", "reason": f"is {state.get('UnitFileState') or 'not enabled'}"}
     return {"action": "none", "reason": "current"}
+
+
+def _program(host: Host, pid: str) -> str:
+    try:
+        return str(host.path(f"/proc/{pid}/exe").readlink())
+    except OSError:
+        return ""
 
 
 def _seconds(stamp: str) -> int:

@@ -20,10 +20,15 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from appliance.node.release.resolve import KERNEL
 
 from . import cpio
 from .settings import STATE, RuntimeFailure, Settings
+
+if TYPE_CHECKING:
+    from appliance.node.release.locked import Package, Release
 
 GUEST = Path(__file__).with_name("guest")
 IMAGES = STATE / "guest"
@@ -111,7 +116,11 @@ def build(settings: Settings, report: Report, refresh: bool = False) -> Image:
 def _inputs(settings: Settings) -> dict[str, str]:
     """Return what an image is made from: hashes of the packages' names and the recipe, and of our own programs."""
     recipe = hashlib.sha256(Path(__file__).read_bytes())
-    recipe.update(json.dumps([_release(), settings.kernel_package, sorted(settings.guest_packages)]).encode())
+    if locked := _locked(settings):
+        of = [[one.name, one.version, one.sha256] for one in _locked_packages(locked)]
+    else:
+        of = [_release(), settings.kernel_package, sorted(settings.guest_packages)]
+    recipe.update(json.dumps(of).encode())
     ours = hashlib.sha256(f"disk {settings.disk_gib}\0".encode())
     for name, source in _our_files():
         ours.update(f"{name}\0".encode() + source.read_bytes())
@@ -151,14 +160,8 @@ def _take_over(old: Path, made: Path) -> dict:
 
 def _from_packages(settings: Settings, work: Path, made: Path, report: Report) -> dict:
     """Download and unpack the packages; write vmlinuz, rootfs and base.cpio into `made`."""
-    debs = work / "debs"
-    debs.mkdir()
-    report("guest image: asking apt for the packages")
-    userland = _closure(work, list(settings.guest_packages))
-    kernel = [name for name in _closure(work, [settings.kernel_package]) if re.match(r"linux-(image|modules)-\d", name)]
-    if not kernel:
-        raise RuntimeFailure(f"{settings.kernel_package} leads to no kernel package; set kernel_package (microvm role)")
-    _run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *userland, *kernel], cwd=debs)
+    locked = _locked(settings)
+    files = _locked_files(locked) if locked else _offered(settings, work, report)
     root, kernel_root = work / "root", work / "kernel"
     root.mkdir()
     kernel_root.mkdir()
@@ -166,12 +169,11 @@ def _from_packages(settings: Settings, work: Path, made: Path, report: Report) -
         (root / "usr" / name).mkdir(parents=True)
         (root / name).symlink_to(f"usr/{name}")
     packages, jobs = {}, []
-    report(f"guest image: unpacking {len(userland) + len(kernel)} packages")
+    report(f"guest image: unpacking {len(files)} packages")
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for deb in sorted(debs.iterdir(), key=lambda deb: -deb.stat().st_size):
-            name, version, _ = deb.name.split("_")
-            packages[name] = version.replace("%3a", ":")
-            jobs.append(pool.submit(_unpack, deb, kernel_root if name in kernel else root))
+        for deb, name, version in sorted(files, key=lambda file: -file[0].stat().st_size):
+            packages[name] = version
+            jobs.append(pool.submit(_unpack, deb, kernel_root if KERNEL.match(name) else root))
     for job in jobs:
         job.result()
     for name in ("proc", "sys", "dev", "run", "tmp", "etc", "casemate", "var"):
@@ -182,6 +184,46 @@ def _from_packages(settings: Settings, work: Path, made: Path, report: Report) -
     report("guest image: writing the root file system")
     _run(["mkfs.erofs", "-T0", "-U00000000-0000-0000-0000-000000000000", str(made / "rootfs"), str(root)])
     return {"kernel": release, "packages": dict(sorted(packages.items()))}
+
+
+def _offered(settings: Settings, work: Path, report: Report) -> list[tuple[Path, str, str]]:
+    """Download what apt offers: each package's file, name and version."""
+    debs = work / "debs"
+    debs.mkdir()
+    report("guest image: asking apt for the packages")
+    userland = _closure(work, list(settings.guest_packages))
+    kernel = [name for name in _closure(work, [settings.kernel_package]) if KERNEL.match(name)]
+    if not kernel:
+        raise RuntimeFailure(f"{settings.kernel_package} leads to no kernel package; set kernel_package (microvm role)")
+    _run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *userland, *kernel], cwd=debs)
+    named = [(deb, deb.name.split("_")) for deb in debs.iterdir()]
+    return [(deb, name, version.replace("%3a", ":")) for deb, (name, version, _) in named]
+
+
+def _locked(settings: Settings) -> Release | None:
+    """The release that guests are to be made of, where a lock says so."""
+    if not settings.release:
+        return None
+    from appliance.node.release.locked import LockError, load  # not for those that only start guests
+
+    try:
+        return load(Path(settings.release).name)
+    except LockError as error:
+        raise RuntimeFailure(str(error)) from None
+
+
+def _locked_packages(release: Release) -> list[Package]:
+    return [release.packages[name] for name in (*release.guest, *release.kernel)]
+
+
+def _locked_files(release: Release) -> list[tuple[Path, str, str]]:
+    """The lock's own files: each package's file, name and version."""
+    from appliance.node.release.install import is_right
+
+    found = [(release.debs / one.file, one) for one in _locked_packages(release)]
+    if wrong := [f"{one.name} {one.version}" for path, one in found if not is_right(path, one)]:
+        raise RuntimeFailure(f"{release.debs} lacks {', '.join(wrong)}; deploy with lock {release.id} again")
+    return [(path, one.name, one.version) for path, one in found]
 
 
 def _closure(work: Path, packages: list[str]) -> list[str]:

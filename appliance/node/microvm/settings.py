@@ -40,6 +40,7 @@ class Settings(NamedTuple):
     start: str = "template"
     kernel_package: str = "linux-image-amd64"
     guest_packages: tuple[str, ...] = ("busybox-static", "crun", "libpython3-stdlib", "python3-minimal")
+    release: str = ""  # directory of the release whose packages guests are made of; empty for what apt offers
     sizes: tuple[Size, ...] = (
         Size("small", 256, 1, template=True),
         Size("medium", 512, 1, template=True),

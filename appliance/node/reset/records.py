@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 STATE = Path("/var/lib/casemate")
@@ -33,6 +34,14 @@ def packages_before() -> set[str]:
     return set(_lines("packages-before")) - packages_installed()
 
 
+def note_packages(present: list[str], coming: list[str]) -> None:
+    """Record what is there before our first packages are, and those that are about to be installed because we ask."""
+    STATE.mkdir(parents=True, exist_ok=True)
+    if not (STATE / "packages-before").exists():
+        _write("packages-before", sorted(present))
+    _write("packages-installed", list(dict.fromkeys([*_lines("packages-installed"), *coming])))
+
+
 def forget_files(paths: list[Path]) -> None:
     """Strike files from the record, with what was kept of them: they are put back, or gone."""
     gone = {str(path) for path in paths}
@@ -49,7 +58,10 @@ def forget_package(name: str) -> None:
 def _write(name: str, lines: list[str]) -> None:
     path = STATE / name
     new = path.with_name(f"{name}.new")
-    new.write_text("".join(f"{line}\n" for line in lines))
+    with new.open("w") as file:
+        file.write("".join(f"{line}\n" for line in lines))
+        file.flush()
+        os.fsync(file.fileno())
     new.replace(path)
 
 
