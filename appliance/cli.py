@@ -10,7 +10,21 @@ from appliance.commands.common import report_error
 from appliance.errors import EXIT_INTERRUPTED, CasemateError
 
 # verb -> module; a verb's module is imported when it is used or when help is asked for
-VERBS = ("plan", "deploy", "status", "doctor", "pods", "logs", "exec", "bench", "lock", "lab", "reset", "completion")
+VERBS = (
+    "plan",
+    "deploy",
+    "status",
+    "doctor",
+    "pods",
+    "logs",
+    "exec",
+    "bench",
+    "lock",
+    "bundle",
+    "lab",
+    "reset",
+    "completion",
+)
 
 
 class Verbs(click.Group):

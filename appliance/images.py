@@ -1,6 +1,10 @@
 """Images of registries, through skopeo: which digest a reference has, and a copy of it."""
 
+import shutil
 import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
 
 from appliance.errors import CasemateError
 
@@ -13,6 +17,37 @@ def digest(reference: str) -> str:
     Raises CasemateError with skopeo's own words.
     """
     return _skopeo("inspect", "--no-tags", "--format", "{{.Digest}}", f"docker://{reference}", about=reference).strip()
+
+
+def pack(reference: str, digest: str, architectures: list[str], work: Path) -> Path:
+    """An image of a registry, by digest, as an OCI layout in a tar below `work`: the same bytes for the same image.
+
+    Of an image of several architectures, the one that is wanted; all of them, where more than one is.
+    Raises CasemateError with skopeo's own words.
+    """
+    name = reference.partition("@")[0]
+    repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
+    layout = Path(tempfile.mkdtemp(dir=work))
+    which = ["--multi-arch", "all"] if len(architectures) > 1 else ["--override-arch", *architectures]
+    _skopeo(
+        "copy",
+        "--quiet",
+        *which,
+        "--override-os",
+        "linux",
+        f"docker://{repository}@{digest}",
+        f"oci:{layout}:{reference}",
+        about=reference,
+    )
+    packed = layout.with_suffix(".tar")
+    with tarfile.open(packed, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in sorted(path for path in layout.rglob("*") if path.is_file()):
+            info = tarfile.TarInfo(str(path.relative_to(layout)))
+            info.size = path.stat().st_size
+            with path.open("rb") as file:
+                tar.addfile(info, file)
+    shutil.rmtree(layout)
+    return packed
 
 
 def _skopeo(*arguments: str, about: str) -> str:

@@ -158,6 +158,11 @@ def for_platform(lock: Mapping, platform: str) -> dict:
     return kept | {"platform": platform} | lock["platforms"][platform]
 
 
+def architectures(lock: Mapping) -> list[str]:
+    """The architectures that a lock was made for, as packages and images name them."""
+    return sorted({platform.partition("/")[2] for platform in lock["platforms"]})
+
+
 def differences(old: Mapping, new: Mapping) -> list[dict]:
     """What the second lock has otherwise: [{"platform", "kind", "name", "from", "to"}], None where it is missing."""
     found = []

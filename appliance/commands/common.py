@@ -1,9 +1,11 @@
 """What the verbs share: options, output, and how an error is shown."""
 
+import contextlib
 import itertools
 import json
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from appliance.content import content, inventory_path
-from appliance.errors import CasemateError
+from appliance.errors import CasemateError, UsageError
 from appliance.render import JsonLines, People
 
 if TYPE_CHECKING:
@@ -45,6 +47,10 @@ lock_option = click.option(
     "--lock", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Install exactly what this lock says (see: appliance lock).",
 )  # fmt: skip
+bundle_option = click.option(
+    "--bundle", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Take everything from this bundle; hosts need no network (see: appliance bundle).",
+)  # fmt: skip
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
@@ -63,14 +69,30 @@ def load_inventory(given: tuple[Path, ...], limit: str | None) -> "Inventory":
     return load(sources, limit, content=content())
 
 
-def lock_variables(lock: Path | None) -> dict:
-    """What a run is told of the lock of the command line; raises UsageError where that is none."""
-    if lock is None:
-        return {}
-    from appliance import lock as locks  # jsonschema takes a while, and only this needs it
+@contextlib.contextmanager
+def release_variables(lock: Path | None, bundle: Path | None) -> Iterator[dict]:
+    """What a run is told of the lock or the bundle of the command line, which is looked at first.
 
-    locks.read(lock)
-    return {"base_lock": str(lock.resolve())}
+    Raises UsageError where it is none, or both are given, BundleError where not every bit of a bundle is right.
+    """
+    if lock and bundle:
+        raise UsageError("--lock and --bundle are given", cure="a bundle has its lock in it: give --bundle alone")
+    if lock:
+        from appliance import lock as locks  # jsonschema takes a while, and only this needs it
+
+        locks.read(lock)
+        yield {"base_lock": str(lock.resolve())}
+    elif bundle:
+        from appliance.bundle import LOCK
+        from appliance.commands.bundle import checked
+
+        found = checked(bundle)
+        with tempfile.NamedTemporaryFile(prefix="casemate-lock-") as file:
+            file.write(found.read(LOCK))
+            file.flush()
+            yield {"base_lock": file.name, "base_bundle": str(bundle.resolve()), "preflight_offline": True}
+    else:
+        yield {}
 
 
 def renderer(output: str, *, dry: bool = False, show_diff: bool = False) -> JsonLines | People:
@@ -82,6 +104,11 @@ def results_console() -> Console:
     """Where results for people go: stdout; off a terminal no line is wrapped and no column cut."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=UNLIMITED)
+
+
+def progress_console() -> Console:
+    """Where progress goes: stderr."""
+    return Console(stderr=True, highlight=False)
 
 
 def print_hanging(console: Console, mark: str, *lines: Text) -> None:

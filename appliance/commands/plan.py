@@ -5,7 +5,14 @@ from pathlib import Path
 
 import click
 
-from appliance.commands.common import load_inventory, lock_option, lock_variables, renderer, target_options
+from appliance.commands.common import (
+    bundle_option,
+    load_inventory,
+    lock_option,
+    release_variables,
+    renderer,
+    target_options,
+)
 from appliance.errors import EXIT_CHANGES, EXIT_OK
 from appliance.run import exit_code, run_playbook
 
@@ -13,11 +20,13 @@ from appliance.run import exit_code, run_playbook
 @click.command("plan")
 @target_options
 @lock_option
+@bundle_option
 @click.option("--diff", is_flag=True, help="Show what would change within files.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 3 when there are changes.")
 def command(
-    inventory: tuple, limit: str | None, output: str, lock: Path | None, diff: bool, detailed_exitcode: bool
-) -> None:
+    inventory: tuple, limit: str | None, output: str, lock: Path | None, bundle: Path | None, diff: bool,
+    detailed_exitcode: bool,
+) -> None:  # fmt: skip
     """Show what `deploy` would change on each host. Writes nothing.
 
     \b
@@ -27,8 +36,8 @@ def command(
       appliance plan --detailed-exitcode    (0: nothing to do, 3: changes)
     """
     hosts = load_inventory(inventory, limit)
-    with renderer(output, dry=True, show_diff=diff) as show:
-        outcome = run_playbook("deploy", hosts, verb="plan", on_event=show, check=True, extra_vars=lock_variables(lock))
+    with release_variables(lock, bundle) as release, renderer(output, dry=True, show_diff=diff) as show:
+        outcome = run_playbook("deploy", hosts, verb="plan", on_event=show, check=True, extra_vars=release)
     code = exit_code(outcome)
     if code == EXIT_OK and detailed_exitcode and any(h.changed for h in outcome.hosts.values()):
         code = EXIT_CHANGES

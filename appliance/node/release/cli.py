@@ -18,7 +18,8 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--request", required=True, metavar="JSON",
                      help='{"packages", "kernels", "artifacts", "images"}; the last two are passed on')  # fmt: skip
     one = verbs.add_parser("look", help="how this host differs from a lock; changes nothing")
-    one.add_argument("--request", required=True, metavar="JSON", help='{"id", "asked", "known", "packages", "guest"}')
+    one.add_argument("--asked", required=True, metavar="JSON", help="the packages that the roles ask for, a list")
+    one.add_argument("--lock", metavar="JSON", help="the lock's part for this platform; else it is read from stdin")
     one = verbs.add_parser("install", help="install what the lock on stdin says")
     one.add_argument(
         "--asked", required=True, metavar="JSON", help="the packages that the host's roles ask for, a list"
@@ -49,23 +50,23 @@ def _resolve(asked: argparse.Namespace) -> dict:
 
 
 def _look(asked: argparse.Namespace) -> dict:
-    """`locked.look`'s answer with "incomplete", whether there is anything to do, and "words" for people."""
-    request = json.loads(asked.request)
-    if sorted(request["asked"]) not in request["known"]:
-        raise locked.no_selection(request["id"], request["asked"], request["known"])
-    found = locked.look(request["asked"], request["packages"])
+    """`locked.look`'s answer, "lacking" (packages whose files are needed), "incomplete" and "words" for people."""
+    release = locked.read(json.loads(asked.lock) if asked.lock else json.load(sys.stdin))
+    names = json.loads(asked.asked)
+    found = locked.look(names, release.versions(names))
     words = []
     if found["install"]:
         words.append("would install " + ", ".join(f"{name} {version}" for name, version in found["install"].items()))
     words += [f"would change {name} from {old} to {new}" for name, (old, new) in found["change"].items()]
-    incomplete = bool(words) or not install.is_complete(request["id"], request["guest"])
-    return found | {"words": words, "incomplete": incomplete}
+    lacking = [one.name for one in install.wanted(release, names) if not (release.debs / one.file).exists()]
+    return found | {"words": words, "lacking": lacking, "incomplete": bool(words or lacking or not release.is_kept)}
 
 
 def _install(asked: argparse.Namespace) -> dict:
     """{"changed", and what `locked.look` said before}."""
     content = json.load(sys.stdin)
     release, names = locked.read(content), json.loads(asked.asked)
+    install.take(release)
     install.fetch(install.wanted(release, names), release.debs)
     locked.keep(release, content)
     done = install.install(release, names)

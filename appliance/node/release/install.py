@@ -18,7 +18,7 @@ from pathlib import Path
 
 from appliance.node.reset import records
 
-from .locked import LockError, Package, Release, installed, load, look
+from .locked import LockError, Package, Release, installed, look
 
 _HELPER = "/usr/lib/apt/apt-helper"
 _ROOM = 5  # times its archives: what packages take once they are unpacked, beside the archives
@@ -29,34 +29,27 @@ _POLICY = Path("/usr/sbin/policy-rc.d")
 
 def wanted(release: Release, asked: list[str]) -> list[Package]:
     """The packages whose files are needed: what differs here, and what guests are made of. Raises LockError."""
-    versions = {name: release.packages[name].version for name in release.needed(asked)}
-    different = look(asked, versions)
+    different = look(asked, release.versions(asked))
     names = set(release.guest) | set(release.kernel) | {name for group in different.values() for name in group}
     return [release.packages[name] for name in sorted(names)]
 
 
-def is_complete(release_id: str, guest: list[str]) -> bool:
-    """Whether a release is kept here, with all that guests are made of."""
-    try:
-        release = load(release_id)
-        return all((release.debs / release.packages[name].file).exists() for name in guest)
-    except (LockError, KeyError):
-        return False
-
-
-def take(archive: Path, release: Release) -> None:
-    """Unpack package files, each named by its SHA-256, that came from a bundle. What is no such file is left out."""
+def take(release: Release) -> None:
+    """Unpack the package files that came from a bundle; what is no file that the lock names is left out."""
+    archive = release.directory.with_suffix(".tar")
+    if not archive.exists():
+        return
     release.debs.mkdir(parents=True, exist_ok=True)
-    by_sum = {package.sha256: package for package in release.packages.values()}
     with tarfile.open(archive) as tar:
         for member in tar:
-            package = by_sum.get(member.name)
+            package = release.packages.get(member.name)
             source = tar.extractfile(member) if member.isreg() else None
             if package and source:
                 new = release.debs / f".{package.file}"
                 with source, new.open("wb") as target:
                     shutil.copyfileobj(source, target)
                 new.replace(release.debs / package.file)
+    archive.unlink()
 
 
 def fetch(packages: Iterable[Package], debs: Path, report: Callable[[str], None] = lambda text: None) -> None:
@@ -102,7 +95,7 @@ def is_right(path: Path, package: Package) -> bool:
 
 def install(release: Release, asked: list[str]) -> dict:
     """Install what differs; the files are there. What was done, as `locked.look` says it. Raises LockError."""
-    versions = {name: release.packages[name].version for name in release.needed(asked)}
+    versions = release.versions(asked)
     different = look(asked, versions)
     names = sorted(different["install"] | different["change"])
     if names:

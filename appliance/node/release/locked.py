@@ -51,19 +51,25 @@ class Release(NamedTuple):
     def debs(self) -> Path:
         return self.directory / "debs"
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the lock itself is on this host."""
+        return (self.directory / "lock.json").exists()
+
+    def versions(self, asked: list[str]) -> dict[str, str]:
+        """The locked version of all that `needed` names. Raises LockError."""
+        return {name: self.packages[name].version for name in self.needed(asked)}
+
     def needed(self, asked: list[str]) -> list[str]:
         """All that a host needs which asks for these packages. Raises LockError."""
         for selection in self.selections:
             if selection["asked"] == sorted(asked):
                 return selection["packages"]
-        raise no_selection(self.id, asked, [selection["asked"] for selection in self.selections])
-
-
-def no_selection(lock: str, asked: list[str], known: list[list[str]]) -> LockError:
-    """Why a lock has nothing for a host that asks for these packages."""
-    new = sorted(set(asked) - {name for names in known for name in names})
-    what = f"it has no {', '.join(new)}" if new else "no host that it was made for asks for just these packages"
-    return LockError(f"lock {lock} was not made for what this host declares: {what}; make it again: appliance lock")
+        new = sorted(set(asked) - {name for selection in self.selections for name in selection["asked"]})
+        what = f"it has no {', '.join(new)}" if new else "no host that it was made for asks for just these packages"
+        raise LockError(
+            f"lock {self.id} was not made for what this host declares: {what}; make it again: appliance lock"
+        )
 
 
 def read(content: dict, releases: Path = RELEASES) -> Release:
