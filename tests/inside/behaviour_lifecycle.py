@@ -197,8 +197,10 @@ def case_pause(pod):
     state = json.loads(runtime(pod, "state", identifier).stdout)["status"]
     refused = refusal(lambda: execute(identifier, "cat", "/count"))
     ctr("task", "resume", identifier)
-    first = int(execute(identifier, "cat", "/count")[1] or 0)
-    later = int(execute(identifier, "/bin/sh", "-c", "sleep 0.5; cat /count")[1] or 0)
+    # the file is empty for a moment each time that it is written
+    count = "c=; until [ \"$c\" ]; do c=$(cat /count); done; echo $c"
+    first = int(execute(identifier, "/bin/sh", "-c", count)[1])
+    later = int(execute(identifier, "/bin/sh", "-c", f"sleep 0.5; {count}")[1])
     cri.call("StopContainer", 60, container_id=identifier, timeout=0)
     return {"state": state, "exec_refused": refused is not None, "goes_on": later > first > 0}
 
