@@ -285,10 +285,7 @@ def _verify(path: Path, stream: BinaryIO, keys: Mapping[str, bytes], on_bytes: C
         )
     if wrong:
         raise _forged(path, f"{wrong[0]} is not what the manifest says")
-    stream.seek(end)
-    rest = stream.read(size - tail - end)
-    signature = rest[_RECORD:].rstrip(b"\0")
-    _check_signature(path, manifest, raw, signature, keys)
+    _check_signature(path, manifest, raw, _signature(path, stream, end), keys)
     bundle = Bundle(path, manifest, entries)
     _check_lock(bundle)
     return bundle
@@ -337,6 +334,18 @@ def _blocks(stream: BinaryIO, start: int, end: int) -> Iterator[bytes]:
     while start < end and (block := stream.read(min(_BLOCK, end - start))):
         start += len(block)
         yield block
+
+
+def _signature(path: Path, stream: BinaryIO, at: int) -> bytes:
+    """The signature, whose member is at this place."""
+    stream.seek(at)
+    try:
+        info = tarfile.TarInfo.frombuf(stream.read(_RECORD), "utf-8", "strict")
+    except tarfile.HeaderError:
+        info = None
+    if info is None or info.name != SIGNATURE:
+        raise _forged(path, "it has no signature")
+    return stream.read(info.size)
 
 
 def _check_signature(path: Path, manifest: Mapping, raw: bytes, signature: bytes, keys: Mapping[str, bytes]) -> None:

@@ -21,6 +21,8 @@ VERBS = (
     "bench",
     "lock",
     "bundle",
+    "upgrade",
+    "rollback",
     "lab",
     "reset",
     "completion",
@@ -51,7 +53,7 @@ def appliance() -> None:
 
     \b
     Exit codes: 0 done, 1 failed, 2 usage or invalid inventory, 3 plan found changes
-    (--detailed-exitcode), 4 a host is unreachable, 130 interrupted.
+    (--detailed-exitcode), 4 a host is unreachable, 5 an upgrade was rolled back, 130 interrupted.
     """
 
 

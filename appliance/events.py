@@ -9,9 +9,11 @@ Each has `event` and `time` (seconds since the start):
     notice       host, phase, msg
     failure      host, phase, task, msg, place
     unreachable  host, msg
+    batch        number, of, hosts   of an upgrade that goes over hosts in turns
     summary      hosts: [{name, changed, failed, state}], log (Ansible's own output); always the last
 
-`changed` and `failed` count tasks; `state` is ok, changed, failed, unreachable or not reached.
+`changed` and `failed` count tasks; `state` is ok, changed, failed, unreachable or not reached; after an upgrade it is
+as rollout.py says.
 """
 
 import time
@@ -45,12 +47,16 @@ class HostOutcome:
 
 @dataclass
 class Outcome:
-    """What came of a run. `reports` holds, per host and task name, what unchanging commands printed."""
+    """What came of a run.
+
+    `reports` holds, per host and task name, what unchanging commands printed; `problems`, per host, what went wrong.
+    """
 
     hosts: dict[str, HostOutcome]
     finished: bool = False
     interrupted: bool = False
     reports: dict[str, dict[str, str]] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
     log: str = ""
 
     def summary(self) -> dict:
@@ -104,9 +110,11 @@ class Translator:
             yield self._event("notice", host=host.name, phase=what["phase"], msg=message)
         elif status == "failed":
             host.failed += 1
+            self.outcome.problems[host.name] = f"{task.get('name', '')}: {message}"
             yield self._event("failure", **what, msg=message, place=task.get("path", ""))
         elif status == "unreachable":
             host.unreachable = True
+            self.outcome.problems[host.name] = message
             yield self._event("unreachable", host=host.name, msg=message)
         for kept in raw.get("kept", []):
             yield self._event("notice", host=host.name, phase=what["phase"], msg=f"stays: {kept}")

@@ -15,6 +15,9 @@ from rich.text import Text
 STATE_STYLES = {
     "ok": "green",
     "changed": "yellow",
+    "upgraded": "green",
+    "rolled back": "bold red",
+    "refused": "bold red",
     "failed": "bold red",
     "unreachable": "bold red",
     "not reached": "dim",
@@ -71,6 +74,9 @@ class People:
     def _on_start(self, event: dict) -> None:
         self._several = len(event["hosts"]) > 1
         self._print(f"[bold]{event['verb']}[/] on {', '.join(event['hosts'])}")
+
+    def _on_batch(self, event: dict) -> None:
+        self._print(f"[bold]turn {event['number']} of {event['of']}[/]: {escape(event['hosts'])}")
 
     def _on_phase(self, event: dict) -> None:
         self._phase = event["name"]

@@ -21,7 +21,7 @@ def command() -> None:
 
     \b
     Examples:
-      appliance lock && appliance bundle build
+      appliance bundle build
       appliance bundle verify casemate.bundle
       appliance deploy --bundle casemate.bundle
     """

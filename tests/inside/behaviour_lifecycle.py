@@ -198,7 +198,7 @@ def case_pause(pod):
     refused = refusal(lambda: execute(identifier, "cat", "/count"))
     ctr("task", "resume", identifier)
     # the file is empty for a moment each time that it is written
-    count = "c=; until [ \"$c\" ]; do c=$(cat /count); done; echo $c"
+    count = 'c=; until [ "$c" ]; do c=$(cat /count); done; echo $c'
     first = int(execute(identifier, "/bin/sh", "-c", count)[1])
     later = int(execute(identifier, "/bin/sh", "-c", f"sleep 0.5; {count}")[1])
     cri.call("StopContainer", 60, container_id=identifier, timeout=0)

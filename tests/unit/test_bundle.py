@@ -161,3 +161,13 @@ def test_what_is_no_bundle_is_said_to_be_none(tmp_path):
 def test_no_agent_of_gpg_stays(home):
     running = subprocess.run(["pgrep", "-af", f"gpg-agent.*{home}"], capture_output=True, text=True).stdout
     assert running == ""
+
+
+def test_a_signature_that_ends_with_zeros_is_read_whole(home, packed, monkeypatch):
+    """One in 256 does; a reader that strips the padding by its look would cut it."""
+    seen = []
+    monkeypatch.setattr(signing.SiteKey, "sign", lambda self, data: b"signature\0\0")
+    monkeypatch.setattr(signing, "is_signed_by", lambda public, data, signature: seen.append(signature) or True)
+    bundle.build(bundle.verify(packed, signing.believed()).lock, {}, home / "zeros", print)
+    bundle.verify(home / "zeros", signing.believed())
+    assert seen[-1] == b"signature\0\0"

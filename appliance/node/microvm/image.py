@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 GUEST = Path(__file__).with_name("guest")
 IMAGES = STATE / "guest"
 CURRENT = IMAGES / "current"
+RELEASES = STATE.parent / "releases"
 
 MODULES = (
     "virtio_mmio", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng",
@@ -329,8 +330,9 @@ def _publish(made: Path, manifest: dict) -> Image:
     link.unlink(missing_ok=True)
     link.symlink_to(final.name)
     link.replace(CURRENT)
-    # Guests that run hold the old files open; nothing else needs them.
-    for old in IMAGES.iterdir():
+    # Guests that run hold the old files open; nothing else needs them, but for a release that may come back: those of
+    # locked releases go with them (see release/transaction.py).
+    for old in IMAGES.iterdir() if not RELEASES.exists() else ():
         if old.is_dir() and not old.is_symlink() and old != final and not old.name.startswith("."):
             shutil.rmtree(old)
     return Image(manifest["key"], final, manifest["kernel"])

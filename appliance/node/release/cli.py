@@ -1,13 +1,23 @@
-"""`casemate-release resolve|look|install`: one JSON object each; exit code 1 and a line of words where it fails."""
+"""`casemate-release VERB`: what a release is made of, and its change as a transaction.
+
+One JSON object each on stdout, what it is doing on stderr; exit code 1 and a line of words where it fails.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import time
 
 from appliance.node.microvm.settings import Settings
-from appliance.node.release import install, locked, resolve
+from appliance.node.pods.notify import notify
+from appliance.node.release import back, begin, guard, impact, install, locked, packages, resolve, transaction, watch
+
+FAILURES = (
+    resolve.ResolveError, locked.LockError, packages.PackageError, transaction.TransactionError, begin.Refused,
+    watch.GateError,
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,23 +27,36 @@ def parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("resolve", help="what a deploy installs on this host, as exactly as apt knows it")
     one.add_argument("--request", required=True, metavar="JSON",
                      help='{"packages", "kernels", "artifacts", "images"}; the last two are passed on')  # fmt: skip
+    _with_lock(verbs.add_parser("begin", help="see whether the lock may be installed, keep what is there, watch"))
+    one = verbs.add_parser("gate", help="wait until the host is as well as before, then commit the transaction")
+    one.add_argument("--grace", type=float, default=30, metavar="SECONDS", help="how long it must stay so")
+    one = verbs.add_parser("rollback", help="bring everything back to what it was before the transaction")
+    one.add_argument("--reason", default="asked for", metavar="WORDS")
+    one = verbs.add_parser("back", help="go back to a release that is kept here, as a transaction of its own")
+    one.add_argument("--to", metavar="ID", help="which; by default the one that was left last")
+    one.add_argument("--grace", type=float, default=30, metavar="SECONDS", help="how long the host must stay well")
+    verbs.add_parser("kept", help="the releases that this host can go back to")
+    verbs.add_parser("guard", help="what casemate-guard.service runs")
     one = verbs.add_parser("look", help="how this host differs from a lock; changes nothing")
-    one.add_argument("--asked", required=True, metavar="JSON", help="the packages that the roles ask for, a list")
-    one.add_argument("--lock", metavar="JSON", help="the lock's part for this platform; else it is read from stdin")
-    one = verbs.add_parser("install", help="install what the lock on stdin says")
-    one.add_argument(
-        "--asked", required=True, metavar="JSON", help="the packages that the host's roles ask for, a list"
-    )
+    one.add_argument("--programs", metavar="ID", help="the release of the node programs that is to come")
+    _with_lock(one)
+    _with_lock(verbs.add_parser("install", help="install what a lock says"))
     return top
+
+
+def _with_lock(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--asked", required=True, metavar="JSON", help="the packages that the roles ask for, a list")
+    verb.add_argument("--lock", metavar="JSON", help="the lock's part for this platform; else it is read from stdin")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb."""
     asked = parser().parse_args(argv)
-    do = {"resolve": _resolve, "look": _look, "install": _install}[asked.verb]
+    do = {"resolve": _resolve, "look": _look, "install": _install, "begin": _begin, "gate": _gate,
+          "rollback": _rollback, "back": _back, "kept": _kept, "guard": _guard}[asked.verb]  # fmt: skip
     try:
         print(json.dumps(do(asked)))
-    except (resolve.ResolveError, locked.LockError) as error:
+    except FAILURES as error:
         print(f"casemate-release: {error}", file=sys.stderr)
         return 1
     return 0
@@ -50,24 +73,96 @@ def _resolve(asked: argparse.Namespace) -> dict:
 
 
 def _look(asked: argparse.Namespace) -> dict:
-    """`locked.look`'s answer, "lacking" (packages whose files are needed), "incomplete" and "words" for people."""
-    release = locked.read(json.loads(asked.lock) if asked.lock else json.load(sys.stdin))
+    """`locked.look`'s answer, "lacking" (packages whose files are needed), "incomplete", "words" for people, "impact"
+    (see impact.py) with its "impact_words", and "lock", the lock that was deployed."""
+    release = locked.read(_content(asked))
     names = json.loads(asked.asked)
     found = locked.look(names, release.versions(names))
     words = []
     if found["install"]:
         words.append("would install " + ", ".join(f"{name} {version}" for name, version in found["install"].items()))
     words += [f"would change {name} from {old} to {new}" for name, (old, new) in found["change"].items()]
+    meant = impact.of(release, found, (transaction.released().get("node", ""), asked.programs or ""))
     lacking = [one.name for one in install.wanted(release, names) if not (release.debs / one.file).exists()]
-    return found | {"words": words, "lacking": lacking, "incomplete": bool(words or lacking or not release.is_kept)}
+    return found | {
+        "words": words,
+        "lacking": lacking,
+        "incomplete": bool(words or lacking or not release.is_kept),
+        "impact": meant,
+        "impact_words": impact.words(meant),
+        "lock": transaction.released().get("lock", ""),
+    }
 
 
 def _install(asked: argparse.Namespace) -> dict:
     """{"changed", and what `locked.look` said before}."""
-    content = json.load(sys.stdin)
+    content = _content(asked)
     release, names = locked.read(content), json.loads(asked.asked)
     install.take(release)
     install.fetch(install.wanted(release, names), release.debs)
     locked.keep(release, content)
     done = install.install(release, names)
     return done | {"changed": bool(done["install"] or done["change"])}
+
+
+def _begin(asked: argparse.Namespace) -> dict:
+    content = _content(asked)
+    return begin.begin(locked.read(content), content, json.loads(asked.asked), _report)
+
+
+def _gate(asked: argparse.Namespace) -> dict:
+    """{"committed": the lock's id}; the transaction goes on where the host is not well."""
+    found = _transaction()
+    watch.gate(found.pods, found.failing, asked.grace, _report)
+    transaction.commit(found)
+    guard.disarm()
+    return {"committed": found.to}
+
+
+def _rollback(asked: argparse.Namespace) -> dict:
+    """{"was_under_way", "last": what transaction.OUTCOME says, with "seconds_ago"}, once the guard has done it."""
+    if under_way := transaction.current() is not None:
+        guard.ask(asked.reason)
+    last = transaction.outcome()
+    return {"was_under_way": under_way, "last": last | {"seconds_ago": time.time() - last["ended"]} if last else None}
+
+
+def _back(asked: argparse.Namespace) -> dict:
+    """{"from", "to"}; nobody else's run is needed from here on: we keep the lease ourselves."""
+    kept = transaction.kept_releases()
+    to = asked.to or next(iter(kept), "")
+    here = transaction.released().get("lock", "")
+    if to not in kept:
+        raise transaction.TransactionError(
+            f"release {to or '(none)'} is not kept here; these are: {', '.join(kept) or 'none'}"
+        )
+    if to == (here or transaction.UNLOCKED):
+        raise transaction.TransactionError(f"release {to} is what is here")
+    back.go(to, asked.grace, _report)
+    return {"from": here, "to": to}
+
+
+def _kept(asked: argparse.Namespace) -> dict:
+    """{"current", "kept": [{"id", "left"}]}, the one that was left last first."""
+    found = [{"id": name, "left": one["left"]} for name, one in transaction.kept_releases().items()]
+    return {"current": transaction.released().get("lock", ""), "kept": found}
+
+
+def _guard(asked: argparse.Namespace) -> dict:
+    guard.guard(lambda: notify("READY=1"), _report)
+    return {}
+
+
+def _transaction() -> transaction.Transaction:
+    found = transaction.current()
+    if found is None:
+        raise transaction.TransactionError("no change of release is under way here")
+    return found
+
+
+def _content(asked: argparse.Namespace) -> dict:
+    return json.loads(asked.lock) if asked.lock else json.load(sys.stdin)
+
+
+def _report(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -123,7 +123,7 @@ def _apt(release: Release, names: list[str]) -> None:
     }  # fmt: skip
     given = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
     _run(["apt-get", "-q", *given, "update"])
-    with _services_left_alone():
+    with services_left_alone():
         _run(["apt-get", "-q", "-y", *given, "--no-install-recommends", "--allow-downgrades",
               "install", *names])  # fmt: skip
 
@@ -153,7 +153,7 @@ def _write_index(release: Release, index: Path) -> None:
 
 
 @contextlib.contextmanager
-def _services_left_alone():
+def services_left_alone():
     """Nothing starts or restarts because its package was installed: roles start and restart what they changed."""
     kept = _POLICY.read_bytes() if _POLICY.exists() else None
     if kept == _NO_SERVICES.encode():  # a run that was killed left it

@@ -1,0 +1,88 @@
+"""Before a release is changed: may it be, is all there that it takes, and can it be undone? Then it begins."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from appliance.node.reset import records
+
+from . import guard, install, locked, transaction, watch
+from .locked import Release
+
+_SPARE_MIB = 256
+_ENGINE_CONFIG = Path("/etc/containerd/config.toml")
+
+
+class Refused(Exception):
+    """The release cannot be changed now; `problems` are all reasons, with cures. Nothing was changed."""
+
+    def __init__(self, problems: list[str]):
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def begin(release: Release, content: dict, asked: list[str], report: Callable[[str], None]) -> dict:
+    """Fetch what the release needs, see that it may be installed, keep what is there, and have the guard watch.
+
+    Returns {"packages": what `locked.look` says}. Raises Refused, LockError, PackageError, TransactionError; nothing
+    but files below the releases' and the transaction's directories has changed then.
+    """
+    different = locked.look(asked, release.versions(asked))
+    changes: dict[str, str | None] = {name: old for name, (old, _) in different["change"].items()}
+    changes |= dict.fromkeys(different["install"])
+    # what was there before Casemate changes only where a locked package needs another version of it; be it kept
+    changes |= {name: old for name, (old, _) in different["own"].items()}
+    if problems := _problems(changes):
+        raise Refused(problems)
+    install.take(release)
+    install.fetch(install.wanted(release, asked), release.debs, report)
+    locked.keep(release, content)
+    if problem := _engine_refuses(release, different["change"]):
+        raise Refused([problem])
+    transaction.begin(release.id, changes, report)
+    try:
+        guard.arm()
+    except BaseException:
+        guard.disarm()
+        shutil.rmtree(transaction.PLACE, ignore_errors=True)
+        raise
+    return {"packages": different}
+
+
+def _problems(changes: dict[str, str | None]) -> list[str]:
+    found = []
+    if sick := watch.failing():
+        found.append(f"the host is not well ({', '.join(sick)}): see appliance doctor, and upgrade once it is")
+    held = _run(["apt-mark", "showhold"]).split()
+    if kept := sorted(changes.keys() & set(held)):
+        found.append(f"{', '.join(kept)} is held at its version: apt-mark unhold {kept[0]}, or lock that version")
+    if audit := _run(["dpkg", "--audit"]).strip():
+        found.append(f"dpkg has something unfinished ({audit.splitlines()[0]}): dpkg --configure -a")
+    sizes = [path.stat().st_size for path in records.files() if path.is_file()]
+    free = shutil.disk_usage(records.STATE).free >> 20
+    if free < (sum(sizes) >> 20) + _SPARE_MIB:
+        found.append(f"{records.STATE} has {free} MiB left, too few to keep what is there: free some space")
+    return found
+
+
+def _engine_refuses(release: Release, changes: dict) -> str:
+    """Why the engine that is to come would not start with the configuration that is there; "" where it would."""
+    if "containerd" not in changes or not _ENGINE_CONFIG.exists():
+        return ""
+    with tempfile.TemporaryDirectory() as work:
+        _run(["dpkg-deb", "--extract", str(release.debs / release.packages["containerd"].file), work])
+        argv = [f"{work}/usr/bin/containerd", "--config", str(_ENGINE_CONFIG), "config", "dump"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return ""
+    words = re.sub(r"\s+", " ", done.stderr.strip())[-200:]
+    return f"containerd {changes['containerd'][1]} does not take {_ENGINE_CONFIG}: {words}"
+
+
+def _run(argv: list[str]) -> str:
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stdout
