@@ -354,6 +354,9 @@ def pulled():
     path = CONFIG / "secrets/registry.json"
     path.touch(0o600)
     path.write_text(json.dumps(secret))
+    hosts = Path(f"/etc/containerd/certs.d/{host}/hosts.toml")  # containerd 1.7 asks loopback by TLS, too, if not told
+    hosts.parent.mkdir(parents=True)
+    hosts.write_text(f'server = "http://{host}"\n')
     image = {"image": f"{host}/private/app:1", "imagePullPolicy": "Always", "command": None}
     put(pod("without", container=image))
     wait_for(lambda: "PullImage" in state("without").get("reason", ""), "a refusal of the registry")
@@ -363,6 +366,7 @@ def pulled():
     found["secrets_seen"] = secrets_seen()
     clear()
     server.shutdown()
+    shutil.rmtree(hosts.parent)
     subprocess.run(["ctr", "-n", "k8s.io", "images", "rm", image["image"]], check=True, capture_output=True)
     return found | {"left": left_behind(["with", "without"])}
 

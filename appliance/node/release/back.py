@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from . import guard, locked, transaction, watch
 
+_REASON = 200  # characters
+
 
 def go(to: str, grace: float, report: Callable[[str], None]) -> None:
     """Bring the host to release `to`, see that it is well, and commit; or have the guard put back what was here.
@@ -17,9 +19,9 @@ def go(to: str, grace: float, report: Callable[[str], None]) -> None:
     there = locked.installed()
     changes = {name: there.get(name) for name, version in versions.items() if there.get(name) != version}
     transaction.begin(to, changes, report)
+    guard.arm()
     over = threading.Event()
     try:
-        guard.arm()
         threading.Thread(target=_renew, args=(over,), daemon=True).start()
         transaction.go_back(to, report)
         found = transaction.current()
@@ -31,7 +33,8 @@ def go(to: str, grace: float, report: Callable[[str], None]) -> None:
         transaction.commit(found)
         guard.disarm()
     except Exception as error:
-        guard.ask(str(error)[:200])
+        if transaction.current() is not None:
+            guard.ask(str(error)[:_REASON])
         raise
     finally:
         over.set()

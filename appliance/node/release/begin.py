@@ -45,12 +45,7 @@ def begin(release: Release, content: dict, asked: list[str], report: Callable[[s
     if problem := _engine_refuses(release, different["change"]):
         raise Refused([problem])
     transaction.begin(release.id, changes, report)
-    try:
-        guard.arm()
-    except BaseException:
-        guard.disarm()
-        shutil.rmtree(transaction.PLACE, ignore_errors=True)
-        raise
+    guard.arm()
     return {"packages": different}
 
 

@@ -51,7 +51,16 @@ HOLD = f"while IFS= read -r -t {LEASE_SECONDS} _; do cat /proc/uptime > {LEASE}.
 
 
 def arm() -> None:
-    """Have the guard watch, now and from the next boot on."""
+    """Have the guard watch, now and from the next boot on. Where it does not, the transaction ends. Raises why."""
+    try:
+        _arm()
+    except (OSError, transaction.TransactionError):
+        disarm()
+        transaction.discard()
+        raise
+
+
+def _arm() -> None:
     renew()
     new = _UNIT.with_suffix(".new")
     new.write_text(_TEXT)

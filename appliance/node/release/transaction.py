@@ -19,6 +19,7 @@ import shutil
 import sys
 import tarfile
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from .locked import RELEASES
 
 PLACE = records.STATE / "transaction"
 OUTCOME = records.STATE / "last-release-change.json"
+ARCHIVE = Path("/usr/lib/casemate-node.pyz")
 KEPT_RELEASES = 3
 UNLOCKED = "unlocked"  # the name of a release that was installed without a lock
 KEPT_BESIDE = ("files", "originals", "packages-before", "packages-installed")
@@ -108,9 +110,16 @@ def begin(to: str, changes: dict[str, str | None], report: Callable[[str], None]
         programs=str((LIB / "current").readlink()), guest=str(CURRENT.readlink()) if CURRENT.is_symlink() else "",
         pods=watch.pods(), failing=watch.failing(),
     )  # fmt: skip
-    shutil.copyfile(sys.argv[0], PLACE / "casemate-node.pyz")
+    # run from its archive, as before the new programs are installed, or from what was installed of it
+    own = Path(sys.argv[0])
+    shutil.copyfile(own if zipfile.is_zipfile(own) else ARCHIVE, PLACE / "casemate-node.pyz")
     store(made)
     return made
+
+
+def discard() -> None:
+    """End a transaction in which nothing was changed yet."""
+    _end()
 
 
 def commit(transaction: Transaction) -> None:
@@ -223,6 +232,7 @@ def _keep_files(archive: Path) -> None:
 def _put_files_back(archive: Path) -> None:
     """As they were: what has come since goes, unless it is what an admin or a pod's owner put there."""
     with tarfile.open(archive) as tar:
+        tar.extraction_filter = lambda member, path: member  # we wrote it; Python 3.11.2 knows no filters yet
         kept = {Path("/", name) for name in tar.getnames()}
         for path in records.files():
             if path not in kept:
@@ -238,7 +248,7 @@ def _put_files_back(archive: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             new.unlink(missing_ok=True)
             member.name = str(new.relative_to("/"))
-            tar.extract(member, "/", filter="tar")
+            tar.extract(member, "/")
             new.replace(path)
 
 
