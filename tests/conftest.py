@@ -28,6 +28,12 @@ def appliance(*words: str, timeout: float = DEPLOY_SECONDS, **options) -> subpro
     )  # fmt: skip
 
 
+def appliance_process(*words: str) -> subprocess.Popen:
+    """Start the command of this checkout, for a test that does something to it."""
+    return subprocess.Popen([sys.executable, "-m", "appliance", *words], cwd=ROOT, stdin=subprocess.DEVNULL,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+
+
 def on_host(host: Host, *command: str, check: bool = True, stdin: str | None = None) -> str:
     """What a command in the lab host prints."""
     done = subprocess.run(

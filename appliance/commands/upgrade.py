@@ -30,11 +30,12 @@ from appliance.run import run_playbook
 @click.option("--canary/--no-canary", default=True, show_default=True, help="Begin with one host alone.")
 @click.option("--max-fail", type=click.IntRange(0), default=0, show_default=True, metavar="N",
               help="Go on with other hosts while no more than this many failed.")  # fmt: skip
+@click.option("--restart-pods", is_flag=True, help="Restart microVM pods one by one: they get the new QEMU and guest.")
 @click.option("--grace", type=click.IntRange(0), metavar="SECONDS",
               help="How long a host has to stay well before it is committed.  [default: base_grace]")  # fmt: skip
 def command(
     inventory: tuple, limit: str | None, output: str, lock: Path | None, bundle: Path | None, yes: bool, serial: str,
-    canary: bool, max_fail: int, grace: int | None,
+    canary: bool, max_fail: int, restart_pods: bool, grace: int | None,
 ) -> None:  # fmt: skip
     """Bring hosts to the release of a lock or a bundle, each as a transaction.
 
@@ -58,6 +59,7 @@ def command(
         if not yes:
             _show_and_ask(hosts, release)
         variables = release | {"casemate_upgrade": True} | ({"base_grace": grace} if grace is not None else {})
+        variables |= {"base_restart_pods": True} if restart_pods else {}
         with renderer(output) as show:
             states = roll_out(hosts, variables, serial=serial, canary=canary, max_fail=max_fail, on_event=show)
     sys.exit(exit_code(states))

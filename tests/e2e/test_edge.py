@@ -293,6 +293,7 @@ CHANGING = (
     "var/cache", "var/lib/apt", "var/lib/dpkg", "var/lib/prometheus", "var/lib/containerd", "var/lib/systemd",
     "var/lib/casemate/files", "var/lib/casemate/packages-installed", "var/lib/casemate/pool", "etc/ld.so.cache",
     "etc/passwd", "etc/group", "etc/shadow", "etc/gshadow", "etc/.pwd.lock", "etc/subuid", "etc/subgid",
+    "var/tmp/systemd-private",
 )  # fmt: skip
 
 

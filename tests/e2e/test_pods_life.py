@@ -100,7 +100,8 @@ def judge(seen: dict, handlers: int = 2) -> None:
         assert row["same"] == {"runc": True, "microvm": True}, row
         assert row["ready"], row
     assert seen["restarts"] == [0] * handlers
-    assert min(seen["asked"]) >= 50
+    # Debian 13's sources have one version of the engine, which is then replaced by itself, once
+    assert min(seen["asked"]) >= 20 * len(seen["rows"])
     assert seen["failed"] == [[]] * handlers
 
 

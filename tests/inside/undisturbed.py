@@ -34,7 +34,7 @@ PERIOD = 0.1
 
 
 class Asker:
-    """Asks a port ten times a second, however long an answer takes."""
+    """Asks a port ten times a second, however long an answer takes. `CONF`'s server is what answers."""
 
     def __init__(self, port):
         self.url = f"http://{address()}:{port}/"

@@ -205,7 +205,7 @@ def test_a_cloud_that_is_away_is_a_warning_that_says_since_when(host, log, since
 def test_an_edgecore_that_does_not_stay_up_is_explained(host, state, gone, said, cause):
     member(host)
     unit(host, ActiveState="activating", SubState="auto-restart", **state)
-    host.programs["journalctl"] = Result(0, said)
+    host.programs["journalctl -o json"] = Result(0, journal(("1", said)))
     if gone:
         host.path(gone).unlink()
     one = core(host)
@@ -223,8 +223,21 @@ def test_a_missing_engine_comes_before_what_follows_from_it(host):
 def test_an_edgecore_that_is_up_between_two_failures_is_not_well(host):
     member(host)
     unit(host, NRestarts="5")
-    host.programs["journalctl"] = Result(0, "F] Failed to initialize CSINode")
+    host.programs["journalctl -o json"] = Result(0, journal(("1", "F] Failed to initialize CSINode")))
     assert "never registered" in core(host)["cause"]
+
+
+def test_what_an_edgecore_said_in_former_runs_is_not_why_it_fails_now(host):
+    member(host)
+    unit(host, ActiveState="activating", SubState="auto-restart", ExecMainStatus="3")
+    runs = [("1", "F] Failed to initialize CSINode"), ("2", "E0101 no idea"), ("3", "E0101 no idea")]
+    host.programs["journalctl -o json"] = Result(0, journal(*runs))
+    assert "exit code 3: E0101 no idea" in core(host)["cause"]
+
+
+def journal(*lines: tuple[str, str]) -> str:
+    """What `journalctl -o json` prints of (run, message)."""
+    return "\n".join(json.dumps({"_SYSTEMD_INVOCATION_ID": run, "MESSAGE": said}) for run, said in lines)
 
 
 def test_debugging_handlers_that_somebody_turned_on_are_an_error(host):

@@ -82,7 +82,8 @@ def connected(host: Host, cloud: str) -> bool:
 
 def away_since(host: Host) -> str:
     """Since when the cloud is away, as a text: from EdgeCore's own log, else from its start."""
-    log = _log(host, "short-unix", 20000)
+    argv = ["journalctl", f"_SYSTEMD_UNIT={UNIT}", "-o", "short-unix", "--no-pager", "-n", "20000"]
+    log = host.run(argv, timeout=20).out.splitlines()
     since = None
     for line in log:
         if _CONNECTED in line:
@@ -97,7 +98,7 @@ def away_since(host: Host) -> str:
 def explain(host: Host, wanted: dict) -> tuple[str, str]:
     """Cause and cure of an EdgeCore that does not stay up; `wanted` as `declared` returns it."""
     state = _not_running(host)
-    lines = _log(host, "cat", 80)
+    lines = _last_words(host)
     log = "\n".join(lines)
     code = state.get("ExecMainStatus", "")
     last = "; ".join([line.strip() for line in lines if _telling(line)][-2:]) or "it said nothing"
@@ -139,10 +140,13 @@ def _not_running(host: Host) -> dict[str, str]:
     return state
 
 
-def _log(host: Host, form: str, count: int) -> list[str]:
-    """EdgeCore's own last lines, without systemd's about it."""
-    argv = ["journalctl", f"_SYSTEMD_UNIT={UNIT}", "-o", form, "--no-pager", "-n", str(count)]
-    return host.run(argv, timeout=20).out.splitlines()
+def _last_words(host: Host) -> list[str]:
+    """What EdgeCore said in its last two runs, without systemd's about it: before, it may have failed otherwise."""
+    argv = ["journalctl", "-o", "json", "--output-fields=MESSAGE,_SYSTEMD_INVOCATION_ID", f"_SYSTEMD_UNIT={UNIT}",
+            "--no-pager", "-n", "80"]  # fmt: skip
+    said = [json.loads(line) for line in host.run(argv, timeout=20).out.splitlines()]
+    runs = list(dict.fromkeys(one.get("_SYSTEMD_INVOCATION_ID") for one in said))[-2:]
+    return [str(one.get("MESSAGE", "")) for one in said if one.get("_SYSTEMD_INVOCATION_ID") in runs]
 
 
 def _telling(line: str) -> bool:

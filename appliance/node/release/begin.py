@@ -41,7 +41,7 @@ def begin(release: Release, content: dict, asked: list[str], report: Callable[[s
         raise Refused(problems)
     install.take(release)
     install.fetch(install.wanted(release, asked), release.debs, report)
-    locked.keep(release, content)
+    locked.keep(release, content, asked)
     if problem := _engine_refuses(release, different["change"]):
         raise Refused([problem])
     transaction.begin(release.id, changes, report)

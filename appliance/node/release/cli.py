@@ -12,7 +12,19 @@ import time
 
 from appliance.node.microvm.settings import Settings
 from appliance.node.pods.notify import notify
-from appliance.node.release import back, begin, guard, impact, install, locked, packages, resolve, transaction, watch
+from appliance.node.release import (
+    back,
+    begin,
+    guard,
+    impact,
+    install,
+    locked,
+    packages,
+    resolve,
+    roll,
+    transaction,
+    watch,
+)
 
 FAILURES = (
     resolve.ResolveError, locked.LockError, packages.PackageError, transaction.TransactionError, begin.Refused,
@@ -30,6 +42,8 @@ def parser() -> argparse.ArgumentParser:
     _with_lock(verbs.add_parser("begin", help="see whether the lock may be installed, keep what is there, watch"))
     one = verbs.add_parser("gate", help="wait until the host is as well as before, then commit the transaction")
     one.add_argument("--grace", type=float, default=30, metavar="SECONDS", help="how long it must stay so")
+    one.add_argument("--rolled", default="[]", metavar="JSON", help="the pods that were restarted on purpose")
+    verbs.add_parser("roll", help="restart the microVM pods that are ready, one after the other")
     one = verbs.add_parser("rollback", help="bring everything back to what it was before the transaction")
     one.add_argument("--reason", default="asked for", metavar="WORDS")
     one = verbs.add_parser("back", help="go back to a release that is kept here, as a transaction of its own")
@@ -53,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb."""
     asked = parser().parse_args(argv)
     do = {"resolve": _resolve, "look": _look, "install": _install, "begin": _begin, "gate": _gate,
-          "rollback": _rollback, "back": _back, "kept": _kept, "guard": _guard}[asked.verb]  # fmt: skip
+          "rollback": _rollback, "back": _back, "kept": _kept, "roll": _roll, "guard": _guard}[asked.verb]  # fmt: skip
     try:
         print(json.dumps(do(asked)))
     except FAILURES as error:
@@ -82,7 +96,9 @@ def _look(asked: argparse.Namespace) -> dict:
     if found["install"]:
         words.append("would install " + ", ".join(f"{name} {version}" for name, version in found["install"].items()))
     words += [f"would change {name} from {old} to {new}" for name, (old, new) in found["change"].items()]
-    meant = impact.of(release, found, (transaction.released().get("node", ""), asked.programs or ""))
+    # on a host that has nothing yet, nothing is disturbed
+    here = transaction.released()
+    meant = impact.of(release, found, (here["node"], asked.programs or "")) if here else []
     lacking = [one.name for one in install.wanted(release, names) if not (release.debs / one.file).exists()]
     return found | {
         "words": words,
@@ -90,7 +106,7 @@ def _look(asked: argparse.Namespace) -> dict:
         "incomplete": bool(words or lacking or not release.is_kept),
         "impact": meant,
         "impact_words": impact.words(meant),
-        "lock": transaction.released().get("lock", ""),
+        "lock": here.get("lock", ""),
     }
 
 
@@ -100,7 +116,7 @@ def _install(asked: argparse.Namespace) -> dict:
     release, names = locked.read(content), json.loads(asked.asked)
     install.take(release)
     install.fetch(install.wanted(release, names), release.debs)
-    locked.keep(release, content)
+    locked.keep(release, content, names)
     done = install.install(release, names)
     return done | {"changed": bool(done["install"] or done["change"])}
 
@@ -113,7 +129,7 @@ def _begin(asked: argparse.Namespace) -> dict:
 def _gate(asked: argparse.Namespace) -> dict:
     """{"committed": the lock's id}; the transaction goes on where the host is not well."""
     found = _transaction()
-    watch.gate(found.pods, found.failing, asked.grace, _report)
+    watch.gate(found.pods, found.failing, asked.grace, _report, json.loads(asked.rolled))
     transaction.commit(found)
     guard.disarm()
     return {"committed": found.to}
@@ -140,6 +156,11 @@ def _back(asked: argparse.Namespace) -> dict:
         raise transaction.TransactionError(f"release {to} is what is here")
     back.go(to, asked.grace, _report)
     return {"from": here, "to": to}
+
+
+def _roll(asked: argparse.Namespace) -> dict:
+    """{"rolled": [NAMESPACE/NAME]}."""
+    return {"rolled": roll.microvms(_report)}
 
 
 def _kept(asked: argparse.Namespace) -> dict:

@@ -16,7 +16,7 @@ _SERVICES = {
     "prometheus-node-exporter": "it restarts",
     "mosquitto": "it restarts, and devices connect again",
 }
-_VM = ("qemu-system-", "ipxe-qemu", "seabios")
+_VM = ("qemu-system-x86", "seabios")
 _VM_WORDS = "microVMs that run keep the old one until they restart; upgrade --restart-pods restarts them one by one"
 
 
@@ -26,23 +26,20 @@ def of(release: Release, different: Mapping[str, Mapping], programs: tuple[str, 
     `different` is what `locked.look` says, `programs` the node programs' release there and to come. Packages that are
     part of nothing that runs are one line together. The host's own stay, and have none.
     """
-    found, rest = [], []
+    found, rest = [], list(different["install"])
     for name, (old, new) in different["change"].items():
         if name in _SERVICES:
             found.append(_line(name, old, new, SERVICE, _SERVICES[name]))
-        elif name.startswith(_VM):
+        elif name in _VM:
             found.append(_line(name, old, new, MICROVMS, _VM_WORDS))
         elif name.startswith(("linux-image-", "linux-headers-")):
             found.append(_line(name, old, new, REBOOT, "the host runs the old kernel until it is booted anew"))
         else:
             rest.append(name)
     if programs[0] != programs[1]:
-        found.append(
-            _line("casemate", programs[0] or None, programs[1], SERVICE, "pods' runners restart, pods stay up")
-        )
+        found.append(_line("casemate", *programs, SERVICE, "pods' runners restart, pods stay up"))
     if guest := _guest(release):
         found.append(_line("guest", *guest, MICROVMS, _VM_WORDS))
-    rest += different["install"]
     if rest:
         text = "what runs keeps what it has, and uses the new from its next start"
         found.append(_line(f"{len(rest)} other packages", None, None, NONE, text))

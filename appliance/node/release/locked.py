@@ -91,9 +91,18 @@ def load(release_id: str, releases: Path = RELEASES) -> Release:
         raise LockError(f"{path} cannot be used ({error}); deploy with the lock again") from None
 
 
-def keep(release: Release, content: dict) -> None:
+def asked(release: Release) -> list[str]:
+    """The packages that this host's roles asked for when the release was installed. Raises LockError."""
+    try:
+        return json.loads((release.directory / "asked.json").read_text())
+    except (OSError, ValueError) as error:
+        raise LockError(f"{release.directory}/asked.json cannot be used ({error})") from None
+
+
+def keep(release: Release, content: dict, asked: list[str]) -> None:
     """Store a lock's part for this platform beside what belongs to it, whole or not at all."""
     release.directory.mkdir(parents=True, exist_ok=True)
+    (release.directory / "asked.json").write_text(json.dumps(asked))
     new = release.directory / ".lock.json"
     new.write_text(json.dumps(content))
     new.replace(release.directory / "lock.json")
