@@ -15,6 +15,7 @@ from pathlib import Path
 from declared import journal, pods, show
 
 SECONDS = 10
+LATE_US = 300_000  # journald stamps a line when it reads it, which on a busy machine is later than it was written
 
 
 def pss_mib(pid):
@@ -41,8 +42,8 @@ def most_at_once(names):
                 begun, ended = at, None
             elif begun and ended is None and entry["MESSAGE"].startswith("Started: container"):
                 ended = at
-        if begun and ended:
-            moments += [(begun, 1), (ended, -1)]
+        if begun and ended and ended - begun > LATE_US:
+            moments += [(begun + LATE_US, 1), (ended, -1)]
     now = most = 0
     for _, change in sorted(moments):
         now += change
