@@ -211,9 +211,18 @@ class Bundle:
 
     def read(self, name: str) -> bytes:
         """One file's bytes."""
+        target = io.BytesIO()
+        self.copy(name, target)
+        return target.getvalue()
+
+    def copy(self, name: str, target: BinaryIO) -> None:
+        """Write one file's bytes. Raises BundleError where there is none of this name."""
+        if name not in self.entries:
+            raise BundleError(f"the bundle has no {name}", kind="other", place=str(self.path))
         entry = self.entries[name]
         with self.path.open("rb") as stream:
-            return b"".join(_blocks(stream, entry.offset, entry.offset + entry.size))
+            for block in _blocks(stream, entry.offset, entry.offset + entry.size):
+                target.write(block)
 
     def pack(self, names: Mapping[str, str], target: BinaryIO) -> None:
         """Write a tar of some of the files: by their names in it, their names in the bundle."""

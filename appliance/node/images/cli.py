@@ -15,7 +15,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="casemate-images", description=__doc__)
     parser.add_argument("--demo", action="store_true", help="make and import the demo image as well")
     parser.add_argument("--archive", action="append", default=[], type=Path, help="an OCI archive to import")
-    parser.add_argument("--pull", action="append", default=[], metavar="REFERENCE", help="an image of a registry")
+    parser.add_argument("--pull", action="append", default=[], metavar="REFERENCE[=DIGEST]",
+                        help="an image of a registry; with a digest, that one under this name")  # fmt: skip
     parser.add_argument("--check", action="store_true", help="only say what would be new")
     options = parser.parse_args(arguments)
     try:
@@ -50,5 +51,6 @@ def ensure(options: argparse.Namespace) -> list[str]:
     for archive in options.archive:
         new += store.import_archive(archive, known, options.check)
     for reference in options.pull:
-        new += store.pull(reference, known, options.check)
+        name, _, digest = reference.partition("=")
+        new += store.pull(name, digest, known, options.check)
     return new

@@ -30,11 +30,19 @@ def import_archive(archive: Path, known: dict[str, str], dry_run: bool = False) 
     return new
 
 
-def pull(reference: str, known: dict[str, str], dry_run: bool = False) -> list[str]:
-    """Pull an image unless the engine has it; a list of the reference, or an empty one."""
-    if reference in known:
+def pull(reference: str, digest: str, known: dict[str, str], dry_run: bool = False) -> list[str]:
+    """Pull an image unless the engine has it; a list of the reference, or an empty one.
+
+    With a digest (sha256:HEX), that very image gets the name, whatever the registry has under it now.
+    """
+    if reference in known and digest in ("", known[reference]):
         return []
-    if not dry_run:
+    if not dry_run and digest:
+        name = reference.partition("@")[0]
+        repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
+        _ctr("images", "pull", f"{repository}@{digest}")
+        _ctr("images", "tag", "--force", f"{repository}@{digest}", reference)
+    elif not dry_run:
         _ctr("images", "pull", reference)
     return [reference]
 

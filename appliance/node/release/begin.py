@@ -41,6 +41,7 @@ def begin(release: Release, content: dict, asked: list[str], report: Callable[[s
         raise Refused(problems)
     install.take(release)
     install.fetch(install.wanted(release, asked), release.debs, report)
+    install.link_kept(release, asked)
     locked.keep(release, content, asked)
     if problem := _engine_refuses(release, different["change"]):
         raise Refused([problem])

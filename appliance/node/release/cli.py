@@ -116,6 +116,7 @@ def _install(asked: argparse.Namespace) -> dict:
     release, names = locked.read(content), json.loads(asked.asked)
     install.take(release)
     install.fetch(install.wanted(release, names), release.debs)
+    install.link_kept(release, names)
     locked.keep(release, content, names)
     done = install.install(release, names)
     return done | {"changed": bool(done["install"] or done["change"])}

@@ -55,7 +55,7 @@ def take(release: Release) -> None:
 def fetch(packages: Iterable[Package], debs: Path, report: Callable[[str], None] = lambda text: None) -> None:
     """Have each package's file in `debs`, as the lock says. Raises LockError naming all that cannot be had."""
     debs.mkdir(parents=True, exist_ok=True)
-    missing = [package for package in packages if not is_right(debs / package.file, package)]
+    missing = [one for one in packages if not is_right(debs / one.file, one) and not _is_linked(one, debs)]
     if not missing:
         return
     size = sum(package.size for package in missing)
@@ -68,6 +68,10 @@ def fetch(packages: Iterable[Package], debs: Path, report: Callable[[str], None]
     for one in missing:
         new = debs / f".{one.file}"
         if is_right(new, one):
+            if new.is_symlink():  # apt's way with a source that is a directory of this host
+                found = new.resolve()
+                new.unlink()
+                shutil.copyfile(found, new)
             new.replace(debs / one.file)
         else:
             new.unlink(missing_ok=True)
@@ -80,6 +84,23 @@ def fetch(packages: Iterable[Package], debs: Path, report: Callable[[str], None]
             f"{names}{more} cannot be had as the lock says; nothing was installed. apt says: {words or 'nothing'}. "
             "If the package sources no longer have them, make a new lock: appliance lock"
         )
+
+
+def link_kept(release: Release, asked: list[str]) -> None:
+    """Have the files of what is installed already, too, where another release has them: that one may go before."""
+    for name in release.needed(asked):
+        if not (release.debs / release.packages[name].file).exists():
+            _is_linked(release.packages[name], release.debs)
+
+
+def _is_linked(package: Package, debs: Path) -> bool:
+    """Whether another release that is kept here has the file; it is then linked from there."""
+    for other in debs.parent.parent.glob(f"*/debs/{package.file}"):
+        if other.parent != debs and is_right(other, package):
+            (debs / package.file).unlink(missing_ok=True)
+            (debs / package.file).hardlink_to(other)
+            return True
+    return False
 
 
 def is_right(path: Path, package: Package) -> bool:
