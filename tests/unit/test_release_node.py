@@ -141,15 +141,19 @@ def test_files_come_back_as_they_were_and_new_ones_go(tmp_path, monkeypatch):
     changed.chmod(0o600)
     kept.write_text("kept")
     (tmp_path / "state/files").write_text(f"{changed}\n{kept}\n")
+    foreign = tmp_path / "etc/foreign"  # a manifest that somebody dropped
+    foreign.write_text("before")
     archive = tmp_path / "files.tar"
     transaction._keep_files(archive)
     assert os.stat(archive).st_mode & 0o777 == 0o600
     changed.write_text("after")
     changed.chmod(0o644)
     new.write_text("new")
+    foreign.write_text("after")
     (tmp_path / "state/files").write_text(f"{changed}\n{kept}\n{new}\n")
     transaction._put_files_back(archive)
     assert (changed.read_text(), changed.stat().st_mode & 0o777, new.exists()) == ("before", 0o600, False)
     assert records.files() == [changed, kept]
+    assert foreign.read_text() == "after"
     transaction._put_files_back(archive)  # cut off and done again
     assert changed.read_text() == "before"

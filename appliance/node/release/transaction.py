@@ -217,12 +217,10 @@ def outcome() -> dict:
 
 
 def _keep_files(archive: Path) -> None:
-    """Everything that Casemate wrote, with the records of it."""
-    paths = [path for path in records.files() if path.exists() or path.is_symlink()]
-    paths += [records.CONFIG, *(records.STATE / name for name in KEPT_BESIDE)]
+    """Everything that Casemate wrote, with the records of it; not the manifests that others put beside ours."""
     new = archive.with_suffix(".new")
     with tarfile.open(new, "w") as tar:
-        for path in dict.fromkeys(paths):
+        for path in [*records.files(), *(records.STATE / name for name in KEPT_BESIDE)]:
             if path.exists() or path.is_symlink():
                 tar.add(path)
     new.chmod(0o600)
