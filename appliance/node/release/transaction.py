@@ -283,7 +283,7 @@ def _leave(transaction: Transaction) -> None:
     shutil.rmtree(place / "left", ignore_errors=True)
     (PLACE / "debs").rename(place / "left")
     (place / "files.tar").unlink(missing_ok=True)
-    (place / "files.tar").hardlink_to(PLACE / "files.tar")  # there are secrets in it: for root alone, from the first byte
+    (place / "files.tar").hardlink_to(PLACE / "files.tar")  # 0600 from its first byte: it has secrets
     told = {"packages": transaction.packages, "programs": transaction.programs, "guest": transaction.guest,
             "left": time.time()}  # fmt: skip
     new = place / ".left.json"
