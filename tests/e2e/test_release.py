@@ -81,7 +81,7 @@ BROKEN = {
         "files": {"/etc/systemd/system/containerd.service.d/test.conf":
                   "[Service]\nExecStart=\nExecStart=/usr/bin/containerd --config /etc/casemate-test.toml",
                   "/etc/casemate-test.toml": "version = [2"},
-        "postinst": "systemctl daemon-reload",
+        "postinst": "systemctl daemon-reload; systemctl restart containerd || true",
     },
     "a service that dies after 20 s": {
         "files": {"/etc/systemd/system/prometheus-node-exporter.service.d/test.conf":
