@@ -356,7 +356,7 @@ def pulled():
     path.write_text(json.dumps(secret))
     hosts = Path(f"/etc/containerd/certs.d/{host}/hosts.toml")  # containerd 1.7 asks loopback by TLS, too, if not told
     hosts.parent.mkdir(parents=True)
-    hosts.write_text(f'server = "http://{host}"\n')
+    hosts.write_text(f'[host."http://{host}"]\ncapabilities = ["pull", "resolve"]\n')
     image = {"image": f"{host}/private/app:1", "imagePullPolicy": "Always", "command": None}
     put(pod("without", container=image))
     wait_for(lambda: "PullImage" in state("without").get("reason", ""), "a refusal of the registry")
