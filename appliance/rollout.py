@@ -12,7 +12,6 @@ from appliance.run import run_playbook
 
 PROGRAM = "/usr/lib/casemate/bin/casemate-release"
 _REASON = 200  # characters
-_RECENT_SECONDS = 300  # a rollback since then, by the host itself, is of this run
 
 
 def batches(hosts: Sequence[Host], serial: str, canary: bool) -> Iterator[list[Host]]:
@@ -79,12 +78,13 @@ def _turn(
             on_event(event | {"time": round(time.monotonic() - began, 2)})
 
     part = Inventory(tuple(batch), inventory.sources)
+    turn = time.monotonic()
     with Leases(batch):
         try:
             outcome = run_playbook("deploy", part, verb="upgrade", on_event=pass_on, extra_vars=variables)
         except KeyboardInterrupt:
             for host in batch:
-                states[host.name] = _after_failure(host, "interrupted", pass_on)
+                states[host.name] = _after_failure(host, "interrupted", time.monotonic() - turn, pass_on)
             raise
         counts |= outcome.hosts
         for host in batch:
@@ -93,12 +93,12 @@ def _turn(
                 states[host.name] = "upgraded" if came.changed else "ok"
             else:
                 reason = outcome.problems.get(host.name, "the run ended before it was done")
-                states[host.name] = _after_failure(host, reason, pass_on)
+                states[host.name] = _after_failure(host, reason, time.monotonic() - turn, pass_on)
     return outcome.log
 
 
-def _after_failure(host: Host, reason: str, on_event: Callable[[dict], None]) -> str:
-    """See to it that a host is as it was; what became of it."""
+def _after_failure(host: Host, reason: str, since: float, on_event: Callable[[dict], None]) -> str:
+    """See to it that a host is as it was; what became of it. `since` is how many seconds ago its turn began."""
     (answer,) = reach.ask([host], PROGRAM, "rollback", "--reason", reason.splitlines()[0][:_REASON])
     if answer.unreachable:
         return "unreachable"
@@ -107,7 +107,7 @@ def _after_failure(host: Host, reason: str, on_event: Callable[[dict], None]) ->
         return "failed"
     told = answer.value or {"was_under_way": False, "last": None}
     last = told["last"]
-    by_itself = last and last["outcome"] == "rolled back" and last["seconds_ago"] < _RECENT_SECONDS
+    by_itself = last and last["outcome"] == "rolled back" and last["seconds_ago"] < since
     if not told["was_under_way"] and not by_itself:
         return "refused"
     message = f"rolled back to {last['from'] or 'what was there before'}: {last['reason']}"

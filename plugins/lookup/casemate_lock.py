@@ -16,7 +16,9 @@ author: Casemate
 
 RETURN = """
 _raw:
-  description: One element, {id, release, node, platform, selections, guest, kernel, packages, artifacts, images}.
+  description: >-
+    One element, {id, release, node, images, packed}; packed is all that the platform's hosts need of the lock, small
+    enough to be an argument.
   type: list
 """
 
@@ -39,6 +41,7 @@ class LookupModule(LookupBase):
     def run(self, terms, variables=None, **kwargs):
         path, platform = terms
         try:
-            return [lock.for_platform(lock.read(Path(path)), platform)]
+            part = lock.for_platform(lock.read(Path(path)), platform)
+            return [{key: part[key] for key in ("id", "release", "node", "images")} | {"packed": lock.pack(part)}]
         except CasemateError as error:
             raise AnsibleError(f"{path}: {error.message}; {error.cure}") from None

@@ -68,7 +68,7 @@ def run(monkeypatch):
     return go
 
 
-ROLLED_BACK = {"was_under_way": True, "last": {"outcome": "rolled back", "from": "x", "reason": "y", "seconds_ago": 1}}
+ROLLED_BACK = {"was_under_way": True, "last": {"outcome": "rolled back", "from": "x", "reason": "y", "seconds_ago": -1}}
 
 
 def test_a_sick_canary_stops_it_and_the_others_are_not_touched(run):

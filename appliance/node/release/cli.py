@@ -6,9 +6,11 @@ One JSON object each on stdout, what it is doing on stderr; exit code 1 and a li
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import sys
 import time
+import zlib
 
 from appliance.node.microvm.settings import Settings
 from appliance.node.pods.notify import notify
@@ -60,7 +62,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _with_lock(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--asked", required=True, metavar="JSON", help="the packages that the roles ask for, a list")
-    verb.add_argument("--lock", metavar="JSON", help="the lock's part for this platform; else it is read from stdin")
+    verb.add_argument(
+        "--lock",
+        required=True,
+        metavar="PACKED",
+        help="its part for this platform (appliance/lock.py)",
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -183,7 +190,7 @@ def _transaction() -> transaction.Transaction:
 
 
 def _content(asked: argparse.Namespace) -> dict:
-    return json.loads(asked.lock) if asked.lock else json.load(sys.stdin)
+    return json.loads(zlib.decompress(base64.b64decode(asked.lock)))
 
 
 def _report(text: str) -> None:
