@@ -19,6 +19,14 @@ import os
 
 from ansible.plugins.callback import CallbackBase
 
+try:
+    from appliance.processes import die_with_parent
+except ImportError:  # plain ansible-playbook, whose runs are none of ours
+
+    def die_with_parent():
+        pass
+
+
 # what a result may hold that is worth a reader's time; the rest stays in the log
 DETAILS = ("msg", "changed_files", "stderr", "stdout", "rc", "reason", "casemate", "removed", "kept")
 LONGEST = 20_000
@@ -36,6 +44,8 @@ class CallbackModule(CallbackBase):
         if descriptor is None:
             self.disabled = True
             return
+        # A worker whose result does not fit the pipe to a run that was killed would wait for ever.
+        os.register_at_fork(after_in_child=die_with_parent)
         self._out = os.fdopen(int(descriptor), "w", buffering=1, closefd=False)
 
     def _emit(self, event, **fields):
