@@ -156,7 +156,7 @@ def for_platform(lock: Mapping, platform: str) -> dict:
             f"lock {lock['id']} has nothing for {platform}, only for {', '.join(lock['platforms']) or 'no platform'}",
             cure="make the lock again, with the host in the inventory: appliance lock",
         )
-    kept = {key: lock[key] for key in ("id", "release", "node", "artifacts", "images")}
+    kept = {key: lock[key] for key in ("id", "release", "node", "upgrades_from", "artifacts", "images")}
     return kept | {"platform": platform} | lock["platforms"][platform]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.node.release import guard, impact, install, locked, transaction
+from appliance.node.release import guard, impact, install, locked, path, transaction
 from appliance.node.reset import records
 
 CONTENT = {
@@ -157,3 +157,25 @@ def test_files_come_back_as_they_were_and_new_ones_go(tmp_path, monkeypatch):
     assert foreign.read_text() == "after"
     transaction._put_files_back(archive)  # cut off and done again
     assert changed.read_text() == "before"
+
+
+RULES = {
+    "min": "1.2.0",
+    "max": "1.4.9",
+    "denied": [{"release": "1.3.1", "reason": "its volumes are kept otherwise", "way": "upgrade to 1.3.2 first"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("here", "said"),
+    [
+        ("1.2.0", ""),
+        ("1.4.9", ""),
+        ("1.5.0", ""),
+        ("1.3.1", "its volumes are kept otherwise; upgrade to 1.3.2 first"),
+        ("1.1.9", "upgrade to 1.2.0 first, then to 1.5.0"),
+        ("1.10.0", "newer"),
+    ],
+)
+def test_a_way_that_is_not_allowed_is_told_with_the_way_round(here, said):
+    assert (said in path.problem(here, "1.5.0", RULES)) and bool(said) == bool(path.problem(here, "1.5.0", RULES))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from appliance.node.reset import records
 
-from . import guard, install, locked, transaction, watch
+from . import guard, install, locked, path, transaction, watch
 from .locked import Release
 
 _SPARE_MIB = 256
@@ -35,9 +35,10 @@ def begin(release: Release, content: dict, asked: list[str], report: Callable[[s
     different = locked.look(asked, release.versions(asked))
     changes: dict[str, str | None] = {name: old for name, (old, _) in different["change"].items()}
     changes |= dict.fromkeys(different["install"])
-    # what was there before Casemate changes only where a locked package needs another version of it; be it kept
-    changes |= {name: old for name, (old, _) in different["own"].items()}
-    if problems := _problems(changes):
+    may_change = {name: old for name, (old, _) in different["own"].items()}
+    here = transaction.released().get("release", content["release"])
+    wrong_way = path.problem(here, content["release"], content["upgrades_from"])
+    if problems := [*filter(None, [wrong_way]), *_problems(changes)]:
         raise Refused(problems)
     install.take(release)
     install.fetch(install.wanted(release, asked), release.debs, report)
@@ -45,7 +46,7 @@ def begin(release: Release, content: dict, asked: list[str], report: Callable[[s
     locked.keep(release, content, asked)
     if problem := _engine_refuses(release, different["change"]):
         raise Refused([problem])
-    transaction.begin(release.id, changes, report)
+    transaction.begin(release.id, changes, report, may_change)
     guard.arm()
     return {"packages": different}
 

@@ -22,6 +22,7 @@ from appliance.node.release import (
     install,
     locked,
     packages,
+    path,
     resolve,
     roll,
     transaction,
@@ -96,7 +97,8 @@ def _resolve(asked: argparse.Namespace) -> dict:
 def _look(asked: argparse.Namespace) -> dict:
     """`locked.look`'s answer, "lacking" (packages whose files are needed), "incomplete", "words" for people, "impact"
     (see impact.py) with its "impact_words", and "lock", the lock that was deployed."""
-    release = locked.read(_content(asked))
+    content = _content(asked)
+    release = locked.read(content)
     names = json.loads(asked.asked)
     found = locked.look(names, release.versions(names))
     words = []
@@ -106,6 +108,8 @@ def _look(asked: argparse.Namespace) -> dict:
     # on a host that has nothing yet, nothing is disturbed
     here = transaction.released()
     meant = impact.of(release, found, (here["node"], asked.programs or "")) if here else []
+    way = path.problem(here.get("release", content["release"]), content["release"], content["upgrades_from"])
+    words += [f"would be refused: {way}"] if way else []
     lacking = [one.name for one in install.wanted(release, names) if not (release.debs / one.file).exists()]
     return found | {
         "words": words,

@@ -24,18 +24,21 @@ def keep(versions: dict[str, str], debs: Path) -> None:
 
     Raises PackageError naming all that cannot be had.
     """
-    debs.mkdir(parents=True, exist_ok=True)
-    sought = {
-        name: version for name, version in versions.items() if not _take_kept(name, version, debs / f"{name}.deb")
-    }
-    if sought:
-        _download(sought, debs)
-    lacking = [f"{name} {version}" for name, version in sorted(versions.items()) if not (debs / f"{name}.deb").exists()]
-    if lacking:
+    there = keep_what_can_be(versions, debs)
+    if lacking := [f"{name} {version}" for name, version in sorted(versions.items()) if name not in there]:
         raise PackageError(
             f"{', '.join(lacking)}: installed here, but its package file cannot be had any more, so this change could "
             "not be undone. Install a version that the package sources have (apt-get install), then upgrade"
         )
+
+
+def keep_what_can_be(versions: dict[str, str], debs: Path) -> dict[str, str]:
+    """As `keep`, but those whose file cannot be had are left out of what it returns: the others, by name."""
+    debs.mkdir(parents=True, exist_ok=True)
+    sought = {n: version for n, version in versions.items() if not _take_kept(n, version, debs / f"{n}.deb")}
+    if sought:
+        _download(sought, debs)
+    return {name: version for name, version in versions.items() if (debs / f"{name}.deb").exists()}
 
 
 def put_back(versions: Mapping[str, str | None], files: Mapping[str, Path]) -> None:

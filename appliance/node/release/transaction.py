@@ -20,9 +20,10 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from appliance.node.entry import LIB
 from appliance.node.microvm.image import CURRENT, IMAGES
@@ -88,9 +89,16 @@ def store(transaction: Transaction, place: Path = PLACE) -> None:
         os.close(descriptor)
 
 
-def begin(to: str, changes: dict[str, str | None], report: Callable[[str], None]) -> Transaction:
+def begin(
+    to: str,
+    changes: dict[str, str | None],
+    report: Callable[[str], None],
+    may_change: Mapping[str, str] = MappingProxyType({}),
+) -> Transaction:
     """Keep all that is about to change, and remember what is well. `changes` as `Transaction.packages`.
 
+    `may_change` are the host's own packages that apt changes only where a new one needs it; an old host's are no longer
+    to be had, which is no reason to refuse.
     Nothing is changed but `PLACE`. Raises TransactionError, packages.PackageError.
     """
     if (other := current()) is not None:
@@ -103,6 +111,7 @@ def begin(to: str, changes: dict[str, str | None], report: Callable[[str], None]
     PLACE.mkdir(mode=0o700, parents=True)
     report("keeping the packages that are to be replaced")
     packages.keep({name: version for name, version in changes.items() if version}, PLACE / "debs")
+    changes = changes | packages.keep_what_can_be(dict(may_change), PLACE / "debs")
     report("keeping configuration")
     _keep_files(PLACE / "files.tar")
     made = Transaction(

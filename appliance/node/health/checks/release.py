@@ -7,12 +7,13 @@ import time
 from appliance.node.health.host import Host
 from appliance.node.health.registry import Finding, check
 from appliance.node.health.settings import Settings
-from appliance.node.release import locked, transaction
 
 
 @check("release-change", "doctor")
 def change(host: Host, settings: Settings) -> Finding:
     """The last change of release came to its end."""
+    from appliance.node.release import transaction  # preflight, which has no use for it, travels without
+
     if (found := transaction.current()) is not None:
         since = time.strftime("%H:%M:%S", time.localtime(found.since))
         return Finding(
@@ -36,6 +37,8 @@ def change(host: Host, settings: Settings) -> Finding:
 @check("drift", "doctor")
 def drift(host: Host, settings: Settings) -> Finding:
     """What is installed is what the lock says, where there is one."""
+    from appliance.node.release import locked, transaction
+
     lock = transaction.released().get("lock")
     if not lock:
         return Finding(ok=True, evidence="no lock: packages are as the host's sources had them")
