@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from appliance.errors import CasemateError
+from appliance.node.images.store import repository
 
 _SECONDS = 120
 
@@ -25,8 +26,6 @@ def pack(reference: str, digest: str, architectures: list[str], work: Path) -> P
     Of an image of several architectures, the one that is wanted; all of them, where more than one is.
     Raises CasemateError with skopeo's own words.
     """
-    name = reference.partition("@")[0]
-    repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
     layout = Path(tempfile.mkdtemp(dir=work))
     which = ["--multi-arch", "all"] if len(architectures) > 1 else ["--override-arch", *architectures]
     _skopeo(
@@ -35,7 +34,7 @@ def pack(reference: str, digest: str, architectures: list[str], work: Path) -> P
         *which,
         "--override-os",
         "linux",
-        f"docker://{repository}@{digest}",
+        f"docker://{repository(reference)}@{digest}",
         f"oci:{layout}:{reference}",
         about=reference,
     )

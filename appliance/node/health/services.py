@@ -9,7 +9,7 @@ from __future__ import annotations
 from appliance.node.health.host import Host
 
 TIMES = ("ActiveEnterTimestamp", "StateChangeTimestamp")
-REPLACED = " (deleted)"  # how the kernel names a running program whose file another took the place of
+_REPLACED = " (deleted)"  # how the kernel names a running program whose file another took the place of
 
 
 def needed(host: Host, wanted: list[dict], pending: list[str]) -> list[dict]:
@@ -28,7 +28,7 @@ def _action(host: Host, wanted: dict, pending: set[str]) -> dict:
         return {"action": "start", "reason": "not installed yet"}
     if state.get("ActiveState") not in ("active", "reloading"):
         return {"action": "start", "reason": f"is {state.get('ActiveState', 'unknown')}"}
-    if _program(host, state.get("MainPID", "0")).endswith(REPLACED):
+    if is_replaced(host, state.get("MainPID", "0")):
         return {"action": "restart", "reason": "its program was replaced"}
     # A reload leaves the time of the start, but changes the state for a moment.
     for action, stamp in (("restart", "ActiveEnterTimestamp"), ("reload", "StateChangeTimestamp")):
@@ -41,11 +41,12 @@ def _action(host: Host, wanted: dict, pending: set[str]) -> dict:
     return {"action": "none", "reason": "current"}
 
 
-def _program(host: Host, pid: str) -> str:
+def is_replaced(host: Host, pid: str) -> bool:
+    """Whether the program that a process runs is another than the one that is installed in its place now."""
     try:
-        return str(host.path(f"/proc/{pid}/exe").readlink())
+        return str(host.path(f"/proc/{pid}/exe").readlink()).endswith(_REPLACED)
     except OSError:
-        return ""
+        return False
 
 
 def _seconds(stamp: str) -> int:

@@ -38,13 +38,18 @@ def pull(reference: str, digest: str, known: dict[str, str], dry_run: bool = Fal
     if reference in known and digest in ("", known[reference]):
         return []
     if not dry_run and digest:
-        name = reference.partition("@")[0]
-        repository = name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
-        _ctr("images", "pull", f"{repository}@{digest}")
-        _ctr("images", "tag", "--force", f"{repository}@{digest}", reference)
+        pinned = f"{repository(reference)}@{digest}"
+        _ctr("images", "pull", pinned)
+        _ctr("images", "tag", "--force", pinned, reference)
     elif not dry_run:
         _ctr("images", "pull", reference)
     return [reference]
+
+
+def repository(reference: str) -> str:
+    """A reference without its tag and digest."""
+    name = reference.partition("@")[0]
+    return name.rpartition(":")[0] if ":" in name.rpartition("/")[2] else name
 
 
 def remove(reference: str) -> None:

@@ -41,7 +41,7 @@ def begin(release: Release, content: dict, asked: list[str], report: Callable[[s
     if problems := [*filter(None, [wrong_way]), *_problems(changes)]:
         raise Refused(problems)
     install.take(release)
-    install.fetch(install.wanted(release, asked), release.debs, report)
+    install.fetch(install.wanted(release, different), release.debs, report)
     install.link_kept(release, asked)
     locked.keep(release, content, asked)
     if problem := _engine_refuses(release, different["change"]):

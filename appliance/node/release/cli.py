@@ -110,7 +110,7 @@ def _look(asked: argparse.Namespace) -> dict:
     meant = impact.of(release, found, (here["node"], asked.programs or "")) if here else []
     way = path.problem(here.get("release", content["release"]), content["release"], content["upgrades_from"])
     words += [f"would be refused: {way}"] if way else []
-    lacking = [one.name for one in install.wanted(release, names) if not (release.debs / one.file).exists()]
+    lacking = [one.name for one in install.wanted(release, found) if not (release.debs / one.file).exists()]
     return found | {
         "words": words,
         "lacking": lacking,
@@ -126,7 +126,7 @@ def _install(asked: argparse.Namespace) -> dict:
     content = _content(asked)
     release, names = locked.read(content), json.loads(asked.asked)
     install.take(release)
-    install.fetch(install.wanted(release, names), release.debs)
+    install.fetch(install.wanted(release, locked.look(names, release.versions(names))), release.debs)
     install.link_kept(release, names)
     locked.keep(release, content, names)
     done = install.install(release, names)

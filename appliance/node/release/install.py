@@ -27,9 +27,8 @@ _LOCK_SECONDS = 120  # for another package manager to end
 _POLICY = Path("/usr/sbin/policy-rc.d")
 
 
-def wanted(release: Release, asked: list[str]) -> list[Package]:
-    """The packages whose files are needed: what differs here, and what guests are made of. Raises LockError."""
-    different = look(asked, release.versions(asked))
+def wanted(release: Release, different: dict[str, dict]) -> list[Package]:
+    """The packages whose files are needed: what differs here, as `locked.look` says, and what guests are made of."""
     names = set(release.guest) | set(release.kernel) | {name for group in different.values() for name in group}
     return [release.packages[name] for name in sorted(names)]
 

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+from appliance.node.microvm.store import write_json
 from appliance.node.reset import records
 
 RELEASES = records.STATE / "releases"
@@ -103,9 +104,7 @@ def keep(release: Release, content: dict, asked: list[str]) -> None:
     """Store a lock's part for this platform beside what belongs to it, whole or not at all."""
     release.directory.mkdir(parents=True, exist_ok=True)
     (release.directory / "asked.json").write_text(json.dumps(asked))
-    new = release.directory / ".lock.json"
-    new.write_text(json.dumps(content))
-    new.replace(release.directory / "lock.json")
+    write_json(release.directory / "lock.json", content)
 
 
 def installed() -> dict[str, str]:

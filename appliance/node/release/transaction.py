@@ -27,6 +27,7 @@ from types import MappingProxyType
 
 from appliance.node.entry import LIB
 from appliance.node.microvm.image import CURRENT, IMAGES
+from appliance.node.microvm.store import write_json
 from appliance.node.reset import records
 
 from . import packages, watch
@@ -271,9 +272,7 @@ def _link(link: Path, target: str) -> None:
 def _note_outcome(transaction: Transaction, outcome: str) -> None:
     told = {"outcome": outcome, "from": transaction.before, "to": transaction.to, "reason": transaction.reason,
             "began": transaction.since, "ended": time.time()}  # fmt: skip
-    new = OUTCOME.with_suffix(".new")
-    new.write_text(json.dumps(told))
-    new.replace(OUTCOME)
+    write_json(OUTCOME, told)
 
 
 def _end() -> None:
@@ -295,9 +294,7 @@ def _leave(transaction: Transaction) -> None:
     (place / "files.tar").hardlink_to(PLACE / "files.tar")  # 0600 from its first byte: it has secrets
     told = {"packages": transaction.packages, "programs": transaction.programs, "guest": transaction.guest,
             "left": time.time()}  # fmt: skip
-    new = place / ".left.json"
-    new.write_text(json.dumps(told))
-    new.replace(place / "left.json")
+    write_json(place / "left.json", told)
     (PLACE / "files.tar").unlink()
 
 

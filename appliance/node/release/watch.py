@@ -9,12 +9,14 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from appliance.node.health import services
+from appliance.node.health.host import Host
+
 SERVICES = ("containerd", "prometheus", "prometheus-node-exporter", "mosquitto", "edgecore")
 """Those whose programs or configuration a release brings, besides the pods' runners."""
 SETTLE_SECONDS = 90
 """How long after the last change everything may take until it is well."""
 _LOOK_SECONDS = 2
-_REPLACED = " (deleted)"
 
 
 class GateError(Exception):
@@ -51,7 +53,6 @@ def failing() -> list[str]:
     """The checks of `doctor` that fail now with severity error, by id."""
     from appliance.node.health import checks, registry, settings  # noqa: F401 - checks registers itself
     from appliance.node.health.cli import CONFIG
-    from appliance.node.health.host import Host
 
     found = registry.run("doctor", Host(), settings.from_file(CONFIG))
     return sorted(one["id"] for one in found if not one["ok"] and one["severity"] == "error")
@@ -88,7 +89,7 @@ def restart_what_changed(since: float) -> None:
         state = _show(name)
         if state["LoadState"] != "loaded" or state["UnitFileState"] != "enabled":
             continue
-        if state["ActiveState"] != "active" or _began(state) >= since or _is_replaced(state["MainPID"]):
+        if state["ActiveState"] != "active" or _began(state) >= since or services.is_replaced(Host(), state["MainPID"]):
             _systemctl("reset-failed", name)
             _systemctl("restart", name)
     runners = _systemctl("list-units", "--plain", "--no-legend", "--state=active,activating", "casemate-pod@*")
@@ -147,13 +148,6 @@ def _show(unit: str) -> dict[str, str]:
 def _began(state: Mapping[str, str]) -> float:
     stamp = state["ActiveEnterTimestamp"]
     return float(stamp[1:]) + 1 if stamp.startswith("@") else 0  # whole seconds: the one that is not over counts
-
-
-def _is_replaced(pid: str) -> bool:
-    try:
-        return str(Path(f"/proc/{pid}/exe").readlink()).endswith(_REPLACED)
-    except OSError:
-        return False
 
 
 def _systemctl(*words: str) -> str:
