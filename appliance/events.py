@@ -5,7 +5,8 @@ Each has `event` and `time` (seconds since the start):
     start        verb, hosts
     phase        name (a role: preflight, base, storage ...)
     task         phase, name
-    change       host, phase, task, files?, removed?, msg?, diff?   under `plan`: what would change
+    change       host, phase, task, files?, removed?, msg?, diff?, impact?   under `plan`: what would change; `impact`
+                 is what a lock's packages mean for what runs, see node/release/impact.py
     notice       host, phase, msg
     failure      host, phase, task, msg, place
     unreachable  host, msg
@@ -105,6 +106,8 @@ class Translator:
         if status == "changed":
             host.changed += 1
             details = {"files": raw.get("changed_files")} | {k: raw.get(k) for k in ("removed", "msg", "diff")}
+            if isinstance(details["msg"], dict):  # what a lock means for a host
+                details |= {"msg": "\n".join(details["msg"]["words"]), "impact": details["msg"]["impact"]}
             yield self._event("change", **what, **{k: v for k, v in details.items() if v})
         elif status == "ok" and task.get("action", "").endswith("debug") and message:
             yield self._event("notice", host=host.name, phase=what["phase"], msg=message)

@@ -44,8 +44,10 @@ SCHEMA = _record(
     id={"type": "string", "pattern": "^[0-9a-f]{12}$"},
     release=_TEXT,
     node=_SHA256,
-    upgrades_from=_record(
-        min=_TEXT, max=_TEXT, denied={"type": "array", "items": _record(release=_TEXT, reason=_TEXT, way=_TEXT)}
+    releases=_by_name(
+        _record(
+            min=_TEXT, max=_TEXT, denied={"type": "array", "items": _record(release=_TEXT, reason=_TEXT, way=_TEXT)}
+        )
     ),
     platforms=_by_name(
         _record(
@@ -92,7 +94,7 @@ def make(answers: Iterable[Mapping], digests: Mapping[str, str]) -> dict:
     body = {
         "release": __version__,
         "node": node_archive()["sha256"],
-        "upgrades_from": yaml.safe_load(Path(__file__).with_name("releases.yml").read_text())[__version__],
+        "releases": yaml.safe_load(Path(__file__).with_name("releases.yml").read_text()),
         "platforms": {
             name: {
                 "selections": [{"asked": list(a), "packages": p} for a, p in sorted(one["selections"].items())],
@@ -156,7 +158,7 @@ def for_platform(lock: Mapping, platform: str) -> dict:
             f"lock {lock['id']} has nothing for {platform}, only for {', '.join(lock['platforms']) or 'no platform'}",
             cure="make the lock again, with the host in the inventory: appliance lock",
         )
-    kept = {key: lock[key] for key in ("id", "release", "node", "upgrades_from", "artifacts", "images")}
+    kept = {key: lock[key] for key in ("id", "release", "node", "releases", "artifacts", "images")}
     return kept | {"platform": platform} | lock["platforms"][platform]
 
 

@@ -97,7 +97,17 @@ def _ssh(host: Host) -> list[str]:
         cure = "give it your key (ssh-copy-id)"
         raise UsageError(f"{host.name}: this verb logs in by key, not by password", place="ansible_password", cure=cure)
     timeout = _text(host, "ansible_ssh_timeout", "ansible_timeout") or "10"
-    words = [_text(host, "ansible_ssh_executable") or "ssh", "-o", "BatchMode=yes", "-o", f"ConnectTimeout={timeout}"]
+    words = [
+        _text(host, "ansible_ssh_executable") or "ssh",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        f"ConnectTimeout={timeout}",
+        "-o",
+        "ServerAliveInterval=10",
+        "-o",
+        "ServerAliveCountMax=3",
+    ]
     for option, *names in (
         ("-p", "ansible_port", "ansible_ssh_port"),
         ("-l", "ansible_user", "ansible_ssh_user", "ANSIBLE_REMOTE_USER"),

@@ -90,7 +90,11 @@ class People:
         detail = detail or (event.get("msg") if self._dry else "") or ""
         verb = "would" if self._dry else "changed"
         line = f"  [yellow]{verb}[/] {self._at(event)}{escape(event['task'])}"
-        self._print(line + (f" [dim]{escape(str(detail))}[/]" if detail else ""))
+        if event.get("impact"):  # a line each
+            self._print(line)
+            self._print_indented(str(detail), 4, "dim")
+        else:
+            self._print(line + (f" [dim]{escape(str(detail))}[/]" if detail else ""))
         if self._diff:
             self._show_diff(event.get("diff"))
 

@@ -1,5 +1,6 @@
 """A change of release over hosts: a canary first, then in batches, stopping where too many fail."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -8,6 +9,7 @@ from appliance.errors import EXIT_FAILED, EXIT_OK, EXIT_ROLLED_BACK, EXIT_UNREAC
 from appliance.events import HostOutcome
 from appliance.inventory import Host, Inventory
 from appliance.leases import Leases
+from appliance.processes import describe
 from appliance.run import run_playbook
 
 PROGRAM = "/usr/lib/casemate/bin/casemate-release"
@@ -38,6 +40,7 @@ def roll_out(
     began = time.monotonic()
     states = dict.fromkeys((host.name for host in inventory.hosts), "not reached")
     counts: dict[str, HostOutcome] = {}
+    run = describe(os.getpid(), "upgrade")["run"]
     turns = list(batches(inventory.hosts, serial, canary))
     on_event({"event": "start", "time": 0.0, "verb": "upgrade", "hosts": list(states)})
     log = ""
@@ -46,7 +49,7 @@ def roll_out(
             if len(turns) > 1:
                 names = ", ".join(host.name for host in batch)
                 on_event(_event(began, event="batch", number=number + 1, of=len(turns), hosts=names))
-            log = _turn(inventory, batch, variables, states, counts, began, on_event) or log
+            log = _turn(inventory, batch, variables | {"casemate_upgrade": run}, states, counts, began, on_event) or log
             bad = [name for name, state in states.items() if state not in ("upgraded", "ok", "not reached")]
             if len(bad) > max_fail:
                 break
@@ -78,13 +81,12 @@ def _turn(
             on_event(event | {"time": round(time.monotonic() - began, 2)})
 
     part = Inventory(tuple(batch), inventory.sources)
-    turn = time.monotonic()
     with Leases(batch):
         try:
             outcome = run_playbook("deploy", part, verb="upgrade", on_event=pass_on, extra_vars=variables)
         except KeyboardInterrupt:
             for host in batch:
-                states[host.name] = _after_failure(host, "interrupted", time.monotonic() - turn, pass_on)
+                states[host.name] = _after_failure(host, "interrupted", variables["casemate_upgrade"], pass_on)
             raise
         counts |= outcome.hosts
         for host in batch:
@@ -93,21 +95,21 @@ def _turn(
                 states[host.name] = "upgraded" if came.changed else "ok"
             else:
                 reason = outcome.problems.get(host.name, "the run ended before it was done")
-                states[host.name] = _after_failure(host, reason, time.monotonic() - turn, pass_on)
+                states[host.name] = _after_failure(host, reason, variables["casemate_upgrade"], pass_on)
     return outcome.log
 
 
-def _after_failure(host: Host, reason: str, since: float, on_event: Callable[[dict], None]) -> str:
-    """See to it that a host is as it was; what became of it. `since` is how many seconds ago its turn began."""
+def _after_failure(host: Host, reason: str, run: str, on_event: Callable[[dict], None]) -> str:
+    """See to it that a host is as it was; what became of it."""
     (answer,) = reach.ask([host], PROGRAM, "rollback", "--reason", reason.splitlines()[0][:_REASON])
     if answer.unreachable:
         return "unreachable"
     if answer.error and "is not there" not in answer.error:
         on_event({"event": "notice", "host": host.name, "phase": "rollback", "msg": answer.error})
         return "failed"
-    told = answer.value or {"was_under_way": False, "last": None}
+    told = answer.value or {"was_under_way": False, "last": {}}
     last = told["last"]
-    by_itself = last and last["outcome"] == "rolled back" and last["seconds_ago"] < since
+    by_itself = last.get("outcome") == "rolled back" and last.get("run") == run
     if not told["was_under_way"] and not by_itself:
         return "refused"
     message = f"rolled back to {last['from'] or 'what was there before'}: {last['reason']}"

@@ -56,20 +56,20 @@ def command(
         raise UsageError("upgrade to what?", cure="--lock FILE (see: appliance lock) or --bundle FILE")
     hosts = load_inventory(inventory, limit)
     with release_variables(lock, bundle) as release:
-        if not yes:
-            _show_and_ask(hosts, release)
-        variables = release | {"casemate_upgrade": True} | ({"base_grace": grace} if grace is not None else {})
+        variables = release | ({"base_grace": grace} if grace is not None else {})
         variables |= {"base_restart_pods": True} if restart_pods else {}
+        if not yes:
+            _show_and_ask(hosts, variables)
         with renderer(output) as show:
             states = roll_out(hosts, variables, serial=serial, canary=canary, max_fail=max_fail, on_event=show)
     sys.exit(exit_code(states))
 
 
-def _show_and_ask(hosts, release: dict) -> None:
+def _show_and_ask(hosts, variables: dict) -> None:
     if not sys.stdin.isatty():
         raise UsageError("upgrade changes hosts, and there is no terminal to ask on", cure="give --yes")
     with renderer("text", dry=True) as show:
-        outcome = run_playbook("deploy", hosts, verb="plan", on_event=show, check=True, extra_vars=release)
+        outcome = run_playbook("deploy", hosts, verb="plan", on_event=show, check=True, extra_vars=variables)
     if code := run_exit_code(outcome):
         sys.exit(code)
     if not any(host.changed for host in outcome.hosts.values()):

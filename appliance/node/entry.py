@@ -23,8 +23,10 @@ PROGRAMS = {
 
 
 def main(argv: list[str]) -> int:
-    """Run `PROGRAM ARGUMENTS...` or `install`; returns the exit code."""
+    """Run `PROGRAM ARGUMENTS...` or `install [--within ID]`; returns the exit code."""
     if argv[:1] == ["install"]:
+        if len(argv) == 3 and not _goes_on(argv[2]):
+            return 1
         return install(Path(sys.argv[0]))
     if not argv or argv[0] not in PROGRAMS:
         print(f"usage: casemate-node.pyz install|{'|'.join(PROGRAMS)} ...", file=sys.stderr)
@@ -57,6 +59,17 @@ def install(archive: Path) -> int:
     _forget_old(keep=release)
     print(f"installed {identity}")
     return 0
+
+
+def _goes_on(lock: str) -> bool:
+    from appliance.node.release import transaction
+
+    try:
+        transaction.require(lock)
+    except transaction.TransactionError as error:
+        print(f"casemate-node.pyz: {error}", file=sys.stderr)
+        return False
+    return True
 
 
 def _link(link: Path, target: str) -> None:

@@ -44,7 +44,7 @@ class ActionModule(ActionBase):
         blob = base64.b64encode(json.dumps(contents).encode()).decode()
         return self._execute_module(
             module_name="casemate_files",
-            module_args={"files": described, "contents": blob},
+            module_args={"files": described, "contents": blob, "within": task_vars.get("casemate_transaction")},
             task_vars=task_vars,
         )
 

@@ -21,6 +21,9 @@ options:
     description: Base64 of a JSON list, one text (or null) a file. Made by the action plugin.
     type: str
     required: true
+  within:
+    description: Fail unless the change to the release of this lock goes on (appliance/node/release/transaction.py).
+    type: str
 author: Casemate
 """
 
@@ -45,6 +48,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 RECORD = "/var/lib/casemate/files"
 ORIGINALS = "/var/lib/casemate/originals"
+CHANGE = "/var/lib/casemate/transaction/state.json"
 
 
 def main():
@@ -52,9 +56,12 @@ def main():
         argument_spec={
             "files": {"type": "list", "elements": "dict", "required": True},
             "contents": {"type": "str", "required": True, "no_log": True},
+            "within": {"type": "str"},
         },
         supports_check_mode=True,
     )
+    if module.params["within"] and not goes_on(module.params["within"]):
+        module.fail_json(msg=f"the change to release {module.params['within']} was rolled back meanwhile")
     contents = json.loads(base64.b64decode(module.params["contents"]))
     plans = [plan(module, entry, text) for entry, text in zip(module.params["files"], contents, strict=False)]
     wanted = [p for p in plans if p["changed"]]
@@ -79,6 +86,16 @@ def main():
         changed_files=[p["dest"] for p in wanted],
         diff=[p["diff"] for p in wanted],
     )
+
+
+def goes_on(lock):
+    """Whether a change to this lock's release is under way: a run that its host gave up must not write any more."""
+    try:
+        with open(CHANGE) as file:
+            found = json.load(file)
+    except FileNotFoundError:
+        return False
+    return (found["to"], found["phase"]) == (lock, "changing")
 
 
 def plan(module, entry, text):

@@ -100,8 +100,55 @@ class Site:
             assert watcher.returncode == 0, err.decode()
             seen |= json.loads(out)
 
+    def plan(self, lock: Path, *words: str, extra: str = "") -> list[dict]:
+        """What `plan` says that a release means for what runs (node/release/impact.py)."""
+        done = self.run("plan", "--lock", str(lock), "-o", "json", *words, extra=extra)
+        assert done.returncode == 0, done.stdout + done.stderr
+        events = [json.loads(line) for line in done.stdout.splitlines()]
+        return [line for event in events for line in event.get("impact", [])]
+
+    def observe(self) -> dict:
+        """What tests/inside/observe.py sees."""
+        return inside(self.host, "observe")
+
     def pods(self, what: str) -> None:
         inside(self.host, "served", what)
+
+
+def disagreements(plan: list[dict], before: dict, after: dict, *, committed: bool, besides: tuple = ()) -> list[str]:
+    """Where what happened between two observations is not what `plan` said; `besides` are services that others than
+    Casemate restarted (a package's own script). A change that was rolled back may do less to what runs than planned,
+    and has to leave the very packages that there were."""
+    found = []
+    own = ("others", "casemate", "guest")  # no packages of the host
+    named = {one["component"]: [one["from"], one["to"]] for one in plan if one["component"] not in own}
+    for one in plan:
+        named |= one["packages"]
+    names = before["packages"].keys() | after["packages"].keys()
+    changed = {name: [before["packages"].get(name), after["packages"].get(name)] for name in names}
+    changed = {name: pair for name, pair in changed.items() if pair[0] != pair[1]}
+    if changed != (named if committed else {}):
+        found.append(f"packages changed: {changed}, planned: {named}")
+    services = {one["component"] for one in plan if one["impact"] == "service"}
+    if "casemate" in services:
+        services = services - {"casemate"} | {name for name in before["services"] if name.startswith("casemate-pod@")}
+    restarted = {name for name, there in before["services"].items() if there != after["services"].get(name)}
+    if committed and restarted - set(besides) != services - set(besides):
+        found.append(f"restarted: {sorted(restarted)}, planned: {sorted(services)}")
+    if not committed and (more := restarted - services - set(besides)):
+        found.append(f"restarted, and not planned: {sorted(more)}")
+    rolled = {pod for one in plan if one["impact"] == "microvms-restart" for pod in one["pods"]} if committed else set()
+    for name, processes in before["pods"].items():
+        if (after["pods"].get(name) == processes) == (name in rolled):
+            found.append(f"pod {name}: {processes} and then {after['pods'].get(name)}, planned to restart: {rolled}")
+    newer = any(one["component"].startswith("qemu-system") for one in plan) and committed
+    for name, vm in before["microvms"].items():
+        now = after["microvms"].get(name)
+        if (now["process"] == vm["process"]) == (name in rolled) or (newer and now["replaced"] == (name in rolled)):
+            found.append(f"microVM {name}: {vm} and then {now}, planned to restart: {rolled}")
+    if before["boot"] != after["boot"]:
+        found.append("booted anew")
+    return found
 
 
 def _key(version: str) -> list:

@@ -10,7 +10,7 @@ import pytest
 
 from tests import images
 from tests.conftest import appliance_process, on_host
-from tests.e2e.release_site import WORK, Site
+from tests.e2e.release_site import WORK, Site, disagreements
 
 pytestmark = [pytest.mark.lab, pytest.mark.full]
 
@@ -56,10 +56,13 @@ def test_what_the_lock_says_is_installed_and_a_second_deploy_changes_nothing(sit
 def test_old_new_rollback_new_and_no_pod_nor_client_notices(site, old, new):
     before = site.versions("containerd", "qemu-system-x86")
     engines = {"old": site.running_engine()}
+    plan, there = site.plan(new), site.observe()
+    assert {"containerd", "qemu-system-x86", "guest"} <= {one["component"] for one in plan}
     with site.served() as seen:
         up = site.run("upgrade", "--lock", str(new), "--yes", "--grace", "5")
         assert up.returncode == 0, up.stderr
         engines["new"] = site.running_engine()
+        assert disagreements(plan, there, site.observe(), committed=True) == []
         assert site.versions("containerd", "qemu-system-x86") != before
         back = site.run("rollback", "--yes", "--grace", "5")
         assert back.returncode == 0, back.stderr
@@ -72,6 +75,19 @@ def test_old_new_rollback_new_and_no_pod_nor_client_notices(site, old, new):
     assert seen["same"]
     assert min(seen["asked"]) > 100
     assert engines["old"] == engines["back"] != engines["new"] == engines["anew"]
+
+
+def test_restarting_microvms_gives_each_the_new_program_one_after_the_other(site, new, old):
+    """Run after the way to the new release, with microVMs that still have the old QEMU."""
+    back = site.run("rollback", "--yes", "--grace", "0")
+    assert back.returncode == 0, back.stderr
+    plan, there = site.plan(new, "--restart-pods"), site.observe()
+    (pods,) = {tuple(one["pods"]) for one in plan if one["pods"]}
+    assert set(pods) == {"default/demo", "default/served-18094", "default/served-18095"}
+    assert all("restarted one by one" in one["words"] for one in plan if one["pods"])
+    done = site.run("upgrade", "--lock", str(new), "--yes", "--grace", "5", "--restart-pods")
+    assert done.returncode == 0, done.stderr
+    assert disagreements(plan, there, site.observe(), committed=True) == []
 
 
 # What goes wrong, and how: what the next version of a package does. Each has to end with what was there before.
@@ -90,6 +106,11 @@ BROKEN = {
     },
     "a disk that is full while a package is unpacked": {"big": f"{WORK}/small/big"},
 }  # fmt: skip
+# What the scripts of these packages restart themselves, behind Casemate's back.
+RESTARTED = {
+    "an engine's configuration that does not parse": ("containerd",),
+    "a service that dies after 20 s": ("prometheus-node-exporter",),
+}
 EXTRA = "base_packages: [casemate-test-part]"
 
 
@@ -104,8 +125,17 @@ def first(site, new):
     return lock
 
 
+def now(site, lock, **more) -> dict:
+    """What the host is like before the upgrade to this lock, and what is planned for it."""
+    plan = site.plan(lock, extra=EXTRA)
+    assert [one["packages"] for one in plan] == [{"casemate-test-part": ["1", "2"]}]
+    return {"release": site.release(), "engine": site.running_engine(), "plan": plan, "there": site.observe()} | more
+
+
 def judge(site, before, seen):
-    """All is as it was, and well."""
+    """All is as it was, and well, and nothing more was touched than was planned."""
+    assert disagreements(before["plan"], before["there"], site.observe(), committed=False,
+                         besides=before.get("besides", ())) == []  # fmt: skip
     assert site.release() == before["release"]
     assert site.versions("casemate-test-part") == {"casemate-test-part": "1"}
     assert site.running_engine() == before["engine"]
@@ -117,9 +147,9 @@ def judge(site, before, seen):
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_a_release_that_breaks_something_is_rolled_back_and_says_so(site, first, what):
-    before = {"release": site.release(), "engine": site.running_engine()}
     site.package("casemate-test-part", "2", **BROKEN[what])
     lock = site.lock("broken", extra=EXTRA)
+    before = now(site, lock, besides=RESTARTED.get(what, ()))
     with site.served() as seen:
         done = site.run("upgrade", "--lock", str(lock), "--yes", extra=EXTRA)
     assert done.returncode == 5, done.stderr
@@ -129,9 +159,9 @@ def test_a_release_that_breaks_something_is_rolled_back_and_says_so(site, first,
 
 
 def test_a_run_that_is_killed_has_its_host_go_back_by_itself(site, first):
-    before = {"release": site.release(), "engine": site.running_engine()}
     site.package("casemate-test-part", "2", postinst="sleep 5")
     lock = site.lock("killed", extra=EXTRA)
+    before = now(site, lock)
     with site.served() as seen:
         run = appliance_process("upgrade", "-i", "inventories/lab", "-i", str(site.directory / "extra.yml"),
                                 "--limit", site.host.name, "--lock", str(lock), "--yes")  # fmt: skip

@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
+from appliance import __version__
 from appliance.node.release import guard, impact, install, locked, path, transaction
 from appliance.node.reset import records
 
@@ -73,12 +75,22 @@ def test_impact_says_what_restarts_and_what_stays(release):
     lines = impact.of(release, different, ("aaa", "bbb"))
     assert [(one["component"], one["impact"]) for one in lines] == [
         ("containerd", impact.SERVICE),
-        ("qemu-system-x86", impact.MICROVMS),
+        ("qemu-system-x86", impact.KEPT),
         ("casemate", impact.SERVICE),
-        ("guest", impact.MICROVMS),
-        ("1 other packages", impact.NONE),
+        ("guest", impact.KEPT),
+        ("others", impact.NONE),
     ]
     assert "pods stay up" in impact.words(lines)[0]
+
+
+def test_impact_names_the_pods_that_keep_the_old_or_are_restarted(release):
+    different = {"install": {}, "change": {"containerd": ["1", "2"], "qemu-system-x86": ["1", "2"]}}
+    kept = impact.of(release, different, ("a", "a"), lambda: ["default/db"])
+    rolled = impact.of(release, different, ("a", "a"), lambda: ["default/db"], restart=True)
+    for lines, what in ((kept, impact.KEPT), (rolled, impact.ROLLED)):
+        touched = [(one["component"], one["impact"]) for one in lines if one["pods"] == ["default/db"]]
+        assert touched == [("qemu-system-x86", what), ("guest", what)]
+    assert "restarted one by one: default/db" in impact.words(rolled)[1]
 
 
 def left(releases: Path, name: str, moment: float, packages: dict) -> None:
@@ -111,7 +123,7 @@ def place(tmp_path, monkeypatch):
 
 
 def test_the_guard_rolls_back_when_it_is_asked_or_hears_nothing_and_goes_on_when_it_was_cut_off(place):
-    found = transaction.Transaction(to="a", before="b", boot="c", since=0.0)
+    found = transaction.Transaction(to="a", before="b", boot="c", since=0.0, monotonic=0.0)
     guard.renew()
     assert guard._reason(found) == ""
     uptime = float(Path("/proc/uptime").read_text().split()[0])
@@ -125,7 +137,7 @@ def test_the_guard_rolls_back_when_it_is_asked_or_hears_nothing_and_goes_on_when
 
 
 def test_a_lease_that_cannot_be_read_is_none(place):
-    found = transaction.Transaction(to="a", before="b", boot="c", since=0.0)
+    found = transaction.Transaction(to="a", before="b", boot="c", since=0.0, monotonic=0.0)
     (place / "lease").write_text("")
     assert "was not heard of" in guard._reason(found)
 
@@ -159,10 +171,15 @@ def test_files_come_back_as_they_were_and_new_ones_go(tmp_path, monkeypatch):
     assert changed.read_text() == "before"
 
 
-RULES = {
-    "min": "1.2.0",
-    "max": "1.4.9",
-    "denied": [{"release": "1.3.1", "reason": "its volumes are kept otherwise", "way": "upgrade to 1.3.2 first"}],
+TABLE = {
+    "1.5.0": {
+        "min": "1.2.0",
+        "max": "1.4.9",
+        "denied": [{"release": "1.3.1", "reason": "its volumes are kept otherwise", "way": "1.3.2 moves them"}],
+    },
+    "1.3.2": {"min": "1.2.0", "max": "1.3.1", "denied": []},
+    "1.2.0": {"min": "1.0.0", "max": "1.1.9", "denied": []},
+    "1.0.0": {"min": "1.0.0", "max": "1.0.0", "denied": []},
 }
 
 
@@ -172,10 +189,21 @@ RULES = {
         ("1.2.0", ""),
         ("1.4.9", ""),
         ("1.5.0", ""),
-        ("1.3.1", "its volumes are kept otherwise; upgrade to 1.3.2 first"),
-        ("1.1.9", "upgrade to 1.2.0 first, then to 1.5.0"),
+        ("1.3.1", "its volumes are kept otherwise (1.3.2 moves them); upgrade in these steps: 1.3.1 -> 1.3.2 -> 1.5.0"),
+        ("1.1.9", "1.2.0 is the oldest that it can be reached from; upgrade in these steps: 1.1.9 -> 1.2.0 -> 1.5.0"),
+        ("0.9.0", "cannot be reached from 0.9.0: 1.2.0 is the oldest"),
         ("1.10.0", "newer"),
     ],
 )
 def test_a_way_that_is_not_allowed_is_told_with_the_way_round(here, said):
-    assert (said in path.problem(here, "1.5.0", RULES)) and bool(said) == bool(path.problem(here, "1.5.0", RULES))
+    assert (said in path.problem(here, "1.5.0", TABLE)) and bool(said) == bool(path.problem(here, "1.5.0", TABLE))
+
+
+def test_the_table_of_releases_has_this_one_and_each_can_be_reached_from_the_one_before():
+    table = yaml.safe_load((Path(__file__).parents[2] / "appliance/releases.yml").read_text())
+    assert __version__ in table
+    for release, rules in table.items():
+        assert set(rules) == {"min", "max", "denied"}
+        assert not path.problem(rules["max"], release, table)
+        for one in rules["denied"]:
+            assert one["reason"] in path.problem(one["release"], release, table)

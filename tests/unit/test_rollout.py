@@ -1,11 +1,14 @@
 """A roll-out over several hosts: who comes when, and what it ends with."""
 
+import os
+
 import pytest
 
 from appliance import rollout
 from appliance.errors import UsageError
 from appliance.events import HostOutcome, Outcome
 from appliance.inventory import Host, Inventory
+from appliance.processes import describe
 from appliance.reach import Answer
 
 HOSTS = [Host(name, {}, ()) for name in "abcdefgh"]
@@ -68,7 +71,8 @@ def run(monkeypatch):
     return go
 
 
-ROLLED_BACK = {"was_under_way": True, "last": {"outcome": "rolled back", "from": "x", "reason": "y", "seconds_ago": -1}}
+ROLLED_BACK = {"was_under_way": True, "last": {"outcome": "rolled back", "from": "x", "reason": "y",
+                                                      "run": describe(os.getpid(), "")["run"]}}  # fmt: skip
 
 
 def test_a_sick_canary_stops_it_and_the_others_are_not_touched(run):
@@ -88,8 +92,9 @@ def test_max_fail_lets_it_go_on(run):
 @pytest.mark.parametrize(
     ("told", "state", "code"),
     [
-        ({"was_under_way": False, "last": None}, "refused", 1),
+        ({"was_under_way": False, "last": {}}, "refused", 1),
         ({"was_under_way": False, "last": ROLLED_BACK["last"]}, "rolled back", 5),
+        ({"was_under_way": False, "last": ROLLED_BACK["last"] | {"run": "another"}}, "refused", 1),
         ("gone", "unreachable", 4),
         ("casemate-release is not there: `appliance deploy` installs it", "refused", 1),
         ("not rolled back within 900 s", "failed", 1),

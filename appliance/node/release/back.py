@@ -28,7 +28,7 @@ def go(to: str, grace: float, report: Callable[[str], None]) -> None:
         if found is None:
             raise transaction.TransactionError("the guard rolled this back in between: journalctl -u casemate-guard")
         report("restarting what changed")
-        watch.restart_what_changed(found.since)
+        watch.restart_what_changed(found.monotonic)
         watch.gate(found.pods, found.failing, grace, report)
         transaction.commit(found)
         guard.disarm()

@@ -26,18 +26,19 @@ class Refused(Exception):
         self.problems = problems
 
 
-def begin(release: Release, content: dict, asked: list[str], report: Callable[[str], None]) -> dict:
+def begin(release: Release, content: dict, asked: list[str], report: Callable[[str], None], run: str) -> dict:
     """Fetch what the release needs, see that it may be installed, keep what is there, and have the guard watch.
 
-    Returns {"packages": what `locked.look` says}. Raises Refused, LockError, PackageError, TransactionError; nothing
-    but files below the releases' and the transaction's directories has changed then.
+    `run` names the run that asks for it. Returns {"packages": what `locked.look` says}. Raises Refused, LockError,
+    PackageError, TransactionError; nothing but files below the releases' and the transaction's directories has changed
+    then.
     """
     different = locked.look(asked, release.versions(asked))
     changes: dict[str, str | None] = {name: old for name, (old, _) in different["change"].items()}
     changes |= dict.fromkeys(different["install"])
     may_change = {name: old for name, (old, _) in different["own"].items()}
     here = transaction.released().get("release", content["release"])
-    wrong_way = path.problem(here, content["release"], content["upgrades_from"])
+    wrong_way = path.problem(here, content["release"], content["releases"])
     if problems := [*filter(None, [wrong_way]), *_problems(changes)]:
         raise Refused(problems)
     install.take(release)
@@ -46,7 +47,7 @@ def begin(release: Release, content: dict, asked: list[str], report: Callable[[s
     locked.keep(release, content, asked)
     if problem := _engine_refuses(release, different["change"]):
         raise Refused([problem])
-    transaction.begin(release.id, changes, report, may_change)
+    transaction.begin(release.id, changes, report, may_change, run)
     guard.arm()
     return {"packages": different}
 

@@ -9,10 +9,10 @@ import argparse
 import base64
 import json
 import sys
-import time
 import zlib
 
 from appliance.node.microvm.settings import Settings
+from appliance.node.pods.cri_model import CriError
 from appliance.node.pods.notify import notify
 from appliance.node.release import (
     back,
@@ -42,7 +42,9 @@ def parser() -> argparse.ArgumentParser:
     one = verbs.add_parser("resolve", help="what a deploy installs on this host, as exactly as apt knows it")
     one.add_argument("--request", required=True, metavar="JSON",
                      help='{"packages", "kernels", "artifacts", "images"}; the last two are passed on')  # fmt: skip
-    _with_lock(verbs.add_parser("begin", help="see whether the lock may be installed, keep what is there, watch"))
+    one = verbs.add_parser("begin", help="see whether the lock may be installed, keep what is there, watch")
+    one.add_argument("--run", default="", metavar="NAME", help="the run that asks, as the outcome is to name it")
+    _with_lock(one)
     one = verbs.add_parser("gate", help="wait until the host is as well as before, then commit the transaction")
     one.add_argument("--grace", type=float, default=30, metavar="SECONDS", help="how long it must stay so")
     one.add_argument("--rolled", default="[]", metavar="JSON", help="the pods that were restarted on purpose")
@@ -56,8 +58,11 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("guard", help="what casemate-guard.service runs")
     one = verbs.add_parser("look", help="how this host differs from a lock; changes nothing")
     one.add_argument("--programs", metavar="ID", help="the release of the node programs that is to come")
+    one.add_argument("--restart-pods", action="store_true", help="microVMs are to be restarted")
     _with_lock(one)
-    _with_lock(verbs.add_parser("install", help="install what a lock says"))
+    one = verbs.add_parser("install", help="install what a lock says")
+    one.add_argument("--within", default="", metavar="ID", help="only while the change to this lock goes on")
+    _with_lock(one)
     return top
 
 
@@ -95,34 +100,39 @@ def _resolve(asked: argparse.Namespace) -> dict:
 
 
 def _look(asked: argparse.Namespace) -> dict:
-    """`locked.look`'s answer, "lacking" (packages whose files are needed), "incomplete", "words" for people, "impact"
-    (see impact.py) with its "impact_words", and "lock", the lock that was deployed."""
+    """`locked.look`'s answer, "lacking" (packages whose files are needed), "incomplete", "impact" (see impact.py; empty
+    on a host that has nothing yet, where nothing is disturbed), "words" for people, and "lock", what was deployed."""
     content = _content(asked)
     release = locked.read(content)
     names = json.loads(asked.asked)
     found = locked.look(names, release.versions(names))
-    words = []
-    if found["install"]:
-        words.append("would install " + ", ".join(f"{name} {version}" for name, version in found["install"].items()))
-    words += [f"would change {name} from {old} to {new}" for name, (old, new) in found["change"].items()]
-    # on a host that has nothing yet, nothing is disturbed
     here = transaction.released()
-    meant = impact.of(release, found, (here["node"], asked.programs or "")) if here else []
-    way = path.problem(here.get("release", content["release"]), content["release"], content["upgrades_from"])
+    programs = (here.get("node", ""), asked.programs or "")
+    meant = impact.of(release, found, programs, _pods_that_run, asked.restart_pods) if here else []
+    way = path.problem(here.get("release", content["release"]), content["release"], content["releases"])
+    words = impact.words(meant) if meant else [f"{name} {version}" for name, version in found["install"].items()]
+    words += [f"{name} {old} -> {new}" for name, (old, new) in found["change"].items() if not meant]
     words += [f"would be refused: {way}"] if way else []
     lacking = [one.name for one in install.wanted(release, found) if not (release.debs / one.file).exists()]
     return found | {
         "words": words,
         "lacking": lacking,
-        "incomplete": bool(words or lacking or not release.is_kept),
+        "incomplete": bool(found["install"] or found["change"] or way or lacking or not release.is_kept),
         "impact": meant,
-        "impact_words": impact.words(meant),
         "lock": here.get("lock", ""),
     }
 
 
+def _pods_that_run() -> list[str]:
+    try:
+        return roll.candidates()
+    except CriError:  # without its engine a host has none that could be named
+        return []
+
+
 def _install(asked: argparse.Namespace) -> dict:
     """{"changed", and what `locked.look` said before}."""
+    transaction.require(asked.within)
     content = _content(asked)
     release, names = locked.read(content), json.loads(asked.asked)
     install.take(release)
@@ -135,7 +145,7 @@ def _install(asked: argparse.Namespace) -> dict:
 
 def _begin(asked: argparse.Namespace) -> dict:
     content = _content(asked)
-    return begin.begin(locked.read(content), content, json.loads(asked.asked), _report)
+    return begin.begin(locked.read(content), content, json.loads(asked.asked), _report, asked.run)
 
 
 def _gate(asked: argparse.Namespace) -> dict:
@@ -148,11 +158,10 @@ def _gate(asked: argparse.Namespace) -> dict:
 
 
 def _rollback(asked: argparse.Namespace) -> dict:
-    """{"was_under_way", "last": what transaction.OUTCOME says, with "seconds_ago"}, once the guard has done it."""
+    """{"was_under_way", "last": what transaction.OUTCOME says}, once the guard has done it."""
     if under_way := transaction.current() is not None:
         guard.ask(asked.reason)
-    last = transaction.outcome()
-    return {"was_under_way": under_way, "last": last | {"seconds_ago": time.time() - last["ended"]} if last else None}
+    return {"was_under_way": under_way, "last": transaction.outcome()}
 
 
 def _back(asked: argparse.Namespace) -> dict:

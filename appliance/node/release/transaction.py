@@ -38,6 +38,7 @@ OUTCOME = records.STATE / "last-release-change.json"
 ARCHIVE = Path("/usr/lib/casemate-node.pyz")
 KEPT_RELEASES = 3
 UNLOCKED = "unlocked"  # the name of a release that was installed without a lock
+GONE = "journalctl -u casemate-guard tells why"
 KEPT_BESIDE = ("files", "originals", "packages-before", "packages-installed")
 
 
@@ -51,13 +52,16 @@ class Transaction:
 
     `to` and `before` are locks' ids, `before` "" where the release was not locked; `boot` is the kernel's boot id.
     `programs` and `guest` are what the links of node programs and guest image led to. `pods` is as watch.pods gives it,
-    `failing` the ids of the checks that failed already, `since` the second since the epoch.
+    `failing` the ids of the checks that failed already. `since` is seconds since the epoch, for people; `monotonic` the
+    same moment by a clock that cannot be set. `run` names the run that began it (appliance/processes.py).
     """
 
     to: str
     before: str
     boot: str
     since: float
+    monotonic: float
+    run: str = ""
     phase: str = "changing"
     reason: str = ""
     packages: dict[str, str | None] = field(default_factory=dict)
@@ -73,6 +77,16 @@ def current(place: Path = PLACE) -> Transaction | None:
         return Transaction(**json.loads((place / "state.json").read_text()))
     except FileNotFoundError:
         return None
+
+
+def require(to: str) -> None:
+    """See that the change to release `to` goes on; a run whose host went back meanwhile must not change it any more.
+
+    Nothing is required where `to` is "". Raises TransactionError.
+    """
+    found = current()
+    if to and (found is None or found.to != to or found.phase != "changing"):
+        raise TransactionError(f"the change to release {to} was rolled back meanwhile: {GONE}")
 
 
 def store(transaction: Transaction, place: Path = PLACE) -> None:
@@ -95,6 +109,7 @@ def begin(
     changes: dict[str, str | None],
     report: Callable[[str], None],
     may_change: Mapping[str, str] = MappingProxyType({}),
+    run: str = "",
 ) -> Transaction:
     """Keep all that is about to change, and remember what is well. `changes` as `Transaction.packages`.
 
@@ -116,7 +131,8 @@ def begin(
     report("keeping configuration")
     _keep_files(PLACE / "files.tar")
     made = Transaction(
-        to=to, before=released().get("lock", ""), boot=watch.boot(), since=time.time(), packages=changes,
+        to=to, before=released().get("lock", ""), boot=watch.boot(), since=time.time(),
+        monotonic=time.monotonic(), run=run, packages=changes,
         programs=str((LIB / "current").readlink()), guest=str(CURRENT.readlink()) if CURRENT.is_symlink() else "",
         pods=watch.pods(), failing=watch.failing(),
     )  # fmt: skip
@@ -209,7 +225,7 @@ def rollback(transaction: Transaction, reason: str, report: Callable[[str], None
         _link(CURRENT, transaction.guest)
     if restart:
         report("restarting what changed")
-        watch.restart_what_changed(transaction.since)
+        watch.restart_what_changed(transaction.monotonic)
     else:
         watch.reread_units()
     _note_outcome(transaction, "rolled back")
@@ -222,7 +238,7 @@ def released() -> dict:
 
 
 def outcome() -> dict:
-    """How the last transaction ended: {"outcome", "from", "to", "reason", "began", "ended"}; {} before the first."""
+    """How the last one ended: {"outcome", "from", "to", "reason", "run", "began", "ended"}; {} before the first."""
     return store_of(OUTCOME)
 
 
@@ -271,7 +287,7 @@ def _link(link: Path, target: str) -> None:
 
 def _note_outcome(transaction: Transaction, outcome: str) -> None:
     told = {"outcome": outcome, "from": transaction.before, "to": transaction.to, "reason": transaction.reason,
-            "began": transaction.since, "ended": time.time()}  # fmt: skip
+            "run": transaction.run, "began": transaction.since, "ended": time.time()}  # fmt: skip
     write_json(OUTCOME, told)
 
 

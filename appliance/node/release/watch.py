@@ -83,7 +83,10 @@ def gate(before: Mapping[str, Mapping], failed: Collection[str], grace: float, r
 
 
 def restart_what_changed(since: float) -> None:
-    """Restart each service and runner that was started since then, or does not run, or runs a replaced program."""
+    """Restart each service and runner that was started since then, or does not run, or runs a replaced program.
+
+    `since` is seconds of `time.monotonic`, which is systemd's clock too, and no clock that is set changes.
+    """
     _systemctl("daemon-reload")
     for name in SERVICES:
         state = _show(name)
@@ -139,15 +142,13 @@ def _starts() -> dict[str, str]:
 
 
 def _show(unit: str) -> dict[str, str]:
-    wanted = ("LoadState", "ActiveState", "UnitFileState", "MainPID", "ActiveEnterTimestamp",
-              "ActiveEnterTimestampMonotonic")  # fmt: skip
-    told = _systemctl("show", "--timestamp=unix", f"--property={','.join(wanted)}", unit)
+    wanted = ("LoadState", "ActiveState", "UnitFileState", "MainPID", "ActiveEnterTimestampMonotonic")
+    told = _systemctl("show", f"--property={','.join(wanted)}", unit)
     return dict.fromkeys(wanted, "") | dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
 
 
 def _began(state: Mapping[str, str]) -> float:
-    stamp = state["ActiveEnterTimestamp"]
-    return float(stamp[1:]) + 1 if stamp.startswith("@") else 0  # whole seconds: the one that is not over counts
+    return int(state["ActiveEnterTimestampMonotonic"] or 0) / 1e6
 
 
 def _systemctl(*words: str) -> str:
