@@ -3,6 +3,7 @@
 import contextlib
 import json
 import subprocess
+import time
 from pathlib import Path
 
 from appliance.lab import manage
@@ -160,3 +161,17 @@ def _key(version: str) -> list:
 
 def _indented(text: str) -> str:
     return "".join(f"    {line}\n" for line in text.splitlines())
+
+
+def until(condition, seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not _quietly(condition):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.5)
+
+
+def _quietly(condition) -> bool:
+    try:
+        return condition()
+    except (subprocess.SubprocessError, AssertionError, OSError):  # a host that is going down or coming up
+        return False

@@ -1,7 +1,7 @@
 """An image of a registry and a release of EdgeCore out of a bundle, when neither place answers any more."""
 
-import http.client
 import os
+import socket
 import subprocess
 import time
 
@@ -27,11 +27,14 @@ class Registry:
 
     def __init__(self, directory):
         self.address = "127.0.0.1:5077"
-        self.environment = os.environ | {"CONTAINERS_REGISTRIES_CONF": str(directory / "registries.conf")}
-        (directory / "registries.conf").write_text(f'[[registry]]\nlocation = "{self.address}"\ninsecure = true\n')
+        key, certificate = directory / "key.pem", directory / "certificate.pem"
+        request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=a test", "-days", "2"]
+        request += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+        subprocess.run(request, check=True, capture_output=True)
+        self.environment = os.environ | {"SSL_CERT_FILE": str(certificate)}
         (directory / "config.yml").write_text(
             f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {directory}/data}}}}\n"
-            f"http: {{addr: {self.address}}}\n"
+            f"http: {{addr: {self.address}, tls: {{certificate: {certificate}, key: {key}}}}}\n"
         )
         serve = ["docker-registry", "serve", str(directory / "config.yml")]
         self.process = subprocess.Popen(serve, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -41,12 +44,9 @@ class Registry:
             time.sleep(0.2)
 
     def _answers(self) -> bool:
-        try:
-            asked = http.client.HTTPConnection(self.address, timeout=5)
-            asked.request("GET", "/v2/")
-            return asked.getresponse().status == 200
-        except OSError:
-            return False
+        host, _, port = self.address.partition(":")
+        with socket.socket() as asked:
+            return asked.connect_ex((host, int(port))) == 0
 
     def push(self, name: str) -> str:
         """Put a test image there; its reference."""

@@ -3,14 +3,12 @@
 import json
 import os
 import signal
-import subprocess
-import time
 
 import pytest
 
 from tests import images
 from tests.conftest import appliance_process, on_host
-from tests.e2e.release_site import WORK, Site, disagreements
+from tests.e2e.release_site import WORK, Site, disagreements, until
 
 pytestmark = [pytest.mark.lab, pytest.mark.full]
 
@@ -193,17 +191,3 @@ def test_a_reboot_in_the_middle_ends_in_the_release_before(site, first):
 def part(site) -> str:
     shown = ["dpkg-query", "--show", "--showformat=part ${Version} ${db:Status-Abbrev}", "casemate-test-part"]
     return on_host(site.host, *shown, check=False)
-
-
-def until(condition, seconds: float = 180) -> None:
-    end = time.monotonic() + seconds
-    while not _quietly(condition):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.5)
-
-
-def _quietly(condition) -> bool:
-    try:
-        return condition()
-    except (subprocess.SubprocessError, AssertionError, OSError):  # a host that is going down or coming up
-        return False
