@@ -53,6 +53,14 @@ def test_a_guest_that_was_too_slow_is_given_a_longer_deadline_when_there_is_one(
     assert probes.asked == [10, 30]
 
 
+def test_the_answer_of_a_release_that_comes_back_is_still_known(probes, guest_image, monkeypatch):
+    ask(guest_image, 10)
+    for qemu in ("q2", "q1", "q2"):
+        monkeypatch.setattr(accelerator.qemu, "identity", lambda qemu=qemu: qemu)
+        ask(guest_image, 10)
+    assert probes.asked == [10, 10]
+
+
 def test_a_guest_that_failed_is_not_asked_again_for_a_longer_deadline(probes, guest_image):
     probes.answer = (False, "QEMU with KVM ended with 1")
     assert [ask(guest_image, 10), ask(guest_image, 99)] == ["tcg"] * 2

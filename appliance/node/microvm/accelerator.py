@@ -13,19 +13,19 @@ from .settings import STATE, Settings
 
 ANSWER = STATE / "accelerator.json"
 KVM = Path("/dev/kvm")
+_KEPT = 2  # answers to other questions
 
 
 def known(settings: Settings, image: Image | None) -> str | None:
     """Return the accelerator to use, or None when it has to be found out (again)."""
     if settings.accelerator != "auto":
         return settings.accelerator
-    answer = store.read_json(ANSWER)
-    if not answer or not image or answer["asked"] != _question(image):
-        return None
-    # A guest that was too slow for a shorter deadline may be in time for this one.
-    if (answer.get("gave_up_after_s") or settings.probe_deadline_s) < settings.probe_deadline_s:
-        return None
-    return answer["accelerator"]
+    for answer in _answers() if image else ():
+        # A guest that was too slow for a shorter deadline may be in time for this one.
+        too_short = (answer.get("gave_up_after_s") or settings.probe_deadline_s) < settings.probe_deadline_s
+        if answer["asked"] == _question(image) and not too_short:
+            return answer["accelerator"]
+    return None
 
 
 def remembered() -> str:
@@ -48,9 +48,16 @@ def probe(settings: Settings, image: Image, report: Report) -> str:
             evidence = f"a guest on /dev/kvm did not end itself within {gave_up_after_s} s"
     accelerator = "kvm" if works else "tcg"
     answer = {"accelerator": accelerator, "evidence": evidence, "asked": question, "gave_up_after_s": gave_up_after_s}
-    store.write_json(ANSWER, answer)
+    earlier = [{key: one[key] for key in answer} for one in _answers() if one["asked"] != question]
+    store.write_json(ANSWER, answer | {"earlier": earlier[:_KEPT]})
     report(f"accelerator: {accelerator} ({evidence})")
     return accelerator
+
+
+def _answers() -> list[dict]:
+    """The last answer, and those to other questions before: a release that was left comes back with its question."""
+    last = store.read_json(ANSWER)
+    return [last, *last.get("earlier", [])] if last else []
 
 
 def _question(image: Image) -> dict[str, object]:

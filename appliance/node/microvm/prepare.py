@@ -89,6 +89,19 @@ def _begin_with_tcg(
     return None
 
 
+def hold() -> None:
+    """Have the templates that fit now stay, whatever is made besides, until this is called again."""
+    configured, guest_image = settings.load(), image.current()
+    chosen = accelerator.known(configured, guest_image)
+    if guest_image and chosen:
+        template.hold(_names(configured, guest_image, chosen))
+
+
+def _names(configured: Settings, guest_image: Image, chosen: str) -> set[str]:
+    identity = qemu.identity()
+    return {template.key(guest_image, size, chosen, identity) for size in configured.templates()}
+
+
 def _templates(configured: Settings, guest_image: Image, chosen: str, report: Report) -> set[str]:
     """Make all templates, as many at a time as there are processors; return their names."""
     identity, sizes = qemu.identity(), configured.templates()
@@ -96,7 +109,7 @@ def _templates(configured: Settings, guest_image: Image, chosen: str, report: Re
         jobs = [pool.submit(template.make, configured, guest_image, s, chosen, identity, report) for s in sizes]
     for job in jobs:
         job.result()
-    return {template.key(guest_image, size, chosen, identity) for size in sizes}
+    return _names(configured, guest_image, chosen)
 
 
 def status() -> dict:

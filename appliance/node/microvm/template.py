@@ -22,6 +22,7 @@ from .qemu import Machine
 from .settings import MIB, STATE, RuntimeFailure, Settings, Size
 
 TEMPLATES = STATE / "templates"
+HELD = STATE / "held-templates.json"
 SHARES = ("share", "volumes")
 """Mount tags of a guest's two 9p exports: containers' root file systems, and their volumes."""
 FILES = ("memory", "devices")
@@ -143,11 +144,20 @@ def make(settings: Settings, image: Image, size: Size, accelerator: str, qemu_id
     report(f"template {size.name}: made in {time.monotonic() - start:.1f} s")
 
 
+def hold(names: set[str]) -> None:
+    """Have these templates outlive others that will be made: the release that they are of may come back."""
+    store.write_json(HELD, {"templates": sorted(names)})
+
+
 def prune(keep: set[str]) -> None:
-    """Remove all templates but those named in `keep`, and what a killed maker left. Running guests keep their files."""
+    """Remove all templates but those that `keep` and `hold` name, and what a killed maker left.
+
+    Running guests keep their files.
+    """
     if TEMPLATES.is_dir():
+        held = set((store.read_json(HELD) or {}).get("templates", ()))
         for entry in TEMPLATES.iterdir():
-            if entry.name not in keep:
+            if entry.name not in keep | held:
                 shutil.rmtree(entry, ignore_errors=True)
 
 

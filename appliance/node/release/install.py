@@ -201,7 +201,8 @@ def _room_for(size: int, debs: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    # with the last, templates are not made for a QEMU whose guest is about to change (role microvm's hook of apt)
+    return {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8", "CASEMATE_DEPLOYS": "1"}
 
 
 def _run(argv: list[str]) -> str:

@@ -26,6 +26,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from appliance.node.entry import LIB
+from appliance.node.microvm import prepare
 from appliance.node.microvm.image import CURRENT, IMAGES
 from appliance.node.microvm.store import write_json
 from appliance.node.reset import records
@@ -128,6 +129,7 @@ def begin(
     report("keeping the packages that are to be replaced")
     packages.keep({name: version for name, version in changes.items() if version}, PLACE / "debs")
     changes = changes | packages.keep_what_can_be(dict(may_change), PLACE / "debs")
+    prepare.hold()
     report("keeping configuration")
     _keep_files(PLACE / "files.tar")
     made = Transaction(

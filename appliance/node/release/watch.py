@@ -16,6 +16,8 @@ SERVICES = ("containerd", "prometheus", "prometheus-node-exporter", "mosquitto",
 """Those whose programs or configuration a release brings, besides the pods' runners."""
 SETTLE_SECONDS = 90
 """How long after the last change everything may take until it is well."""
+TEMPLATES_SECONDS = 900
+"""How long making the microVMs' templates may take."""
 _LOOK_SECONDS = 2
 
 
@@ -62,12 +64,13 @@ def gate(before: Mapping[str, Mapping], failed: Collection[str], grace: float, r
          rolled: Collection[str] = ()) -> None:  # fmt: skip
     """Wait until the host is as well as it was, and `grace` seconds more that it stays so.
 
+    Templates that are being made meanwhile are waited for, and are no illness before.
     `before` is what `pods` said, `failed` what `failing` said, `rolled` the pods that were meant to get new processes.
     Raises GateError.
     """
     report("waiting until everything is well")
     until = time.monotonic() + SETTLE_SECONDS
-    while trouble := _trouble(before, failed, rolled):
+    while trouble := _trouble(before, failed, rolled, making=_makes_templates()):
         if time.monotonic() > until:
             raise GateError(f"not well within {SETTLE_SECONDS} s: {trouble}")
         time.sleep(_LOOK_SECONDS)
@@ -76,10 +79,17 @@ def gate(before: Mapping[str, Mapping], failed: Collection[str], grace: float, r
     starts = _starts()
     while time.monotonic() < until:
         time.sleep(min(_LOOK_SECONDS, grace))
-        if trouble := _trouble(before, failed, rolled):
+        if trouble := _trouble(before, failed, rolled, making=_makes_templates()):
             raise GateError(f"not well any more: {trouble}")
         if again := [name for name, stamp in _starts().items() if stamp != starts.get(name)]:
             raise GateError(f"{again[0]} ended and was started again")
+    if _makes_templates():
+        report("waiting for the microVMs' templates")
+    until = time.monotonic() + TEMPLATES_SECONDS
+    while _makes_templates() and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
+    if trouble := _trouble(before, failed, rolled, making=False):
+        raise GateError(f"not well in the end: {trouble}")
 
 
 def restart_what_changed(since: float) -> None:
@@ -107,8 +117,12 @@ def reread_units() -> None:
     _systemctl("daemon-reload")
 
 
-def _trouble(before: Mapping[str, Mapping], failed: Collection[str], rolled: Collection[str]) -> str:
-    """The first thing that is not as well as it was; "" where all is."""
+def _makes_templates() -> bool:
+    return _show("casemate-microvm-prepare.service")["ActiveState"] == "activating"
+
+
+def _trouble(before: Mapping[str, Mapping], failed: Collection[str], rolled: Collection[str], *, making: bool) -> str:
+    """The first thing that is not as well as it was; "" where all is. `making`: templates are about to be there."""
     try:
         now = pods()
     except Exception as error:  # whatever it is that the engine does not answer
@@ -122,7 +136,7 @@ def _trouble(before: Mapping[str, Mapping], failed: Collection[str], rolled: Col
         for container, process in pod["processes"].items():
             if there["processes"].get(container) != process:
                 return f"container {container} of pod {name} was started again"
-    new = sorted(set(failing()) - set(failed))
+    new = sorted(set(failing()) - set(failed) - ({"microvm"} if making else set()))
     return f"doctor finds {', '.join(new)}" if new else ""
 
 
