@@ -3,14 +3,14 @@
 Each has `event` and `time` (seconds since the start):
 
     start        verb, hosts
-    phase        name (a role: preflight, base, storage ...)
+    phase        name (a role: preflight, base, storage ...), left? (seconds, by earlier runs: durations.py)
     task         phase, name
     change       host, phase, task, files?, removed?, msg?, diff?, impact?   under `plan`: what would change; `impact`
                  is what a lock's packages mean for what runs, see node/release/impact.py
     notice       host, phase, msg
     failure      host, phase, task, msg, place
     unreachable  host, msg
-    batch        number, of, hosts   of an upgrade that goes over hosts in turns
+    batch        number, of, hosts, left?   of an upgrade that goes over hosts in turns; `left` is for all turns
     summary      hosts: [{name, changed, failed, state}], log (Ansible's own output); always the last
 
 `changed` and `failed` count tasks; `state` is ok, changed, failed, unreachable or not reached; after an upgrade it is
@@ -20,6 +20,8 @@ as rollout.py says.
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from appliance.durations import Durations
 
 
 @dataclass
@@ -67,7 +69,8 @@ class Outcome:
 class Translator:
     """Turns the callback plugin's raw events into ours, and keeps the count of each host."""
 
-    def __init__(self, verb: str, hosts: list[str]) -> None:
+    def __init__(self, verb: str, hosts: list[str], durations: Durations | None = None) -> None:
+        self._durations = durations
         self.outcome = Outcome({name: HostOutcome(name) for name in hosts})
         self._verb = verb
         self._phase = ""
@@ -78,6 +81,9 @@ class Translator:
         return self._event("start", verb=self._verb, hosts=list(self.outcome.hosts))
 
     def summary(self) -> dict:
+        well = all(host.state in ("ok", "changed") for host in self.outcome.hosts.values())
+        if self._durations and self.outcome.finished and well:
+            self._durations.note(time.monotonic() - self._began)
         return self._event(**self.outcome.summary())
 
     def translate(self, raw: dict) -> Iterator[dict]:
@@ -88,7 +94,9 @@ class Translator:
             phase = raw["role"] or self._phase
             if phase and phase != self._phase:
                 self._phase = phase
-                yield self._event("phase", name=phase)
+                elapsed = time.monotonic() - self._began
+                left = self._durations.phase(phase, elapsed) if self._durations else None
+                yield self._event("phase", name=phase, **({} if left is None else {"left": round(left)}))
             yield self._event("task", phase=phase, name=raw["name"])
         elif kind == "result":
             yield from self._result(raw)

@@ -6,6 +6,11 @@ from pathlib import Path
 from appliance.errors import CasemateError
 
 
+def state_directory() -> Path:
+    """Where this user's runs leave what later ones look at."""
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "casemate"
+
+
 def replace(path: Path, data: bytes) -> None:
     """Put `data` in the place of a file at once. Raises CasemateError where it cannot be written."""
     new = path.with_name(f".{path.name}.{os.getpid()}")

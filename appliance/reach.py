@@ -7,7 +7,8 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,25 +34,40 @@ class Answer:
     unreachable: bool = False
 
 
-def ask(hosts: Iterable[Host], *command: str) -> list[Answer]:
-    """Run `command` on each host and read the JSON that it prints; in the hosts' order."""
+def ask(
+    hosts: Iterable[Host], *command: str, heard: Callable[[Host, str], None] = lambda host, line: None
+) -> list[Answer]:
+    """Run `command` on each host and read the JSON that it prints; in the hosts' order.
+
+    `heard` gets each line that it says on stderr meanwhile, from several threads.
+    """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(lambda host: _ask(host, list(command)), hosts))
+        return list(pool.map(lambda host: _ask(host, list(command), heard), hosts))
 
 
-def _ask(host: Host, command: list[str]) -> Answer:
+def _ask(host: Host, command: list[str], heard: Callable[[Host, str], None]) -> Answer:
+    said = []
     try:
-        done = subprocess.run(
-            argv(host, command), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
+        with (
+            tempfile.TemporaryFile("w+") as answer,
+            subprocess.Popen(
+                argv(host, command), stdin=subprocess.DEVNULL, stdout=answer, stderr=subprocess.PIPE, text=True
+            ) as done,
+        ):
+            for line in done.stderr:
+                said.append(line.strip())
+                heard(host, said[-1])
+            code = done.wait()
+            answer.seek(0)
+            printed = answer.read()
     except UnreachableError as error:
         return Answer(host, error=error.message, unreachable=True)
-    if done.returncode == 0:
-        return Answer(host, json.loads(done.stdout))
-    error = done.stderr.strip().splitlines()[-1:] or [f"{command[0]} ended with {done.returncode}"]
-    if done.returncode == _NO_PROGRAM:
+    if code == 0:
+        return Answer(host, json.loads(printed))
+    error = [line for line in said if line][-1:] or [f"{command[0]} ended with {code}"]
+    if code == _NO_PROGRAM:
         error = [f"{command[0]} is not there: `appliance deploy` installs it"]
-    return Answer(host, error=error[0], unreachable=done.returncode == _SSH_FAILED and _connection(host) == "ssh")
+    return Answer(host, error=error[0], unreachable=code == _SSH_FAILED and _connection(host) == "ssh")
 
 
 def argv(host: Host, command: list[str], *, terminal: bool = False) -> list[str]:

@@ -24,6 +24,9 @@ STATE_STYLES = {
 }
 
 
+_WORTH_SECONDS = 5  # less is not worth an estimate
+
+
 class JsonLines:
     """Each event as one line on stdout; diffs included."""
 
@@ -57,6 +60,7 @@ class People:
         self._began = time.monotonic()
         self._several = False
         self._failures: list[dict] = []
+        self._end: float | None = None  # by earlier runs
 
     def __enter__(self) -> "People":
         if self._console.is_terminal:
@@ -76,11 +80,14 @@ class People:
         self._print(f"[bold]{event['verb']}[/] on {', '.join(event['hosts'])}")
 
     def _on_batch(self, event: dict) -> None:
-        self._print(f"[bold]turn {event['number']} of {event['of']}[/]: {escape(event['hosts'])}")
+        left = f"  [dim]{_left(event['left'])} for all turns[/]" if "left" in event else ""
+        self._print(f"[bold]turn {event['number']} of {event['of']}[/]: {escape(event['hosts'])}{left}")
 
     def _on_phase(self, event: dict) -> None:
         self._phase = event["name"]
-        self._print(f"[bold cyan]{self._phase:<11}[/] [dim]{_clock(event['time']):>6}[/]")
+        self._end = time.monotonic() + event["left"] if "left" in event else None
+        left = f"  {_left(event['left'])}" if event.get("left", 0) >= _WORTH_SECONDS else ""
+        self._print(f"[bold cyan]{self._phase:<11}[/] [dim]{_clock(event['time']):>6}{left}[/]")
 
     def _on_task(self, event: dict) -> None:
         self._task = event["name"]
@@ -124,8 +131,12 @@ class People:
         self._print(f"[dim]took {_clock(event['time'])}{log}[/]")
 
     def _running(self) -> Group:
-        elapsed = _clock(time.monotonic() - self._began)
-        return Group(Spinner("dots", Text(f"{self._phase}: {self._task}  {elapsed}", style="dim")))
+        now = time.monotonic()
+        # what takes longer than it ever did has no estimate any more
+        left = f", {_left(self._end - now)}" if self._end and self._end > now else ""
+        return Group(
+            Spinner("dots", Text(f"{self._phase}: {self._task}  {_clock(now - self._began)}{left}", style="dim"))
+        )
 
     def _at(self, event: dict) -> str:
         return f"{escape(event['host'])}: " if self._several else ""
@@ -151,6 +162,13 @@ def _diff_lines(part: dict) -> list[str]:
     headers = (part.get("before_header", "before"), part.get("after_header", "after"))
     lines = difflib.unified_diff(part["before"].splitlines(), part["after"].splitlines(), *headers, lineterm="", n=2)
     return list(lines)
+
+
+def _left(seconds: float) -> str:
+    """An estimate, as rough as it is."""
+    if seconds < 60:
+        return f"about {max(round(seconds / 5) * 5, 5)} s left"
+    return f"about {round(seconds / 60)} min left"
 
 
 def _clock(seconds: float) -> str:

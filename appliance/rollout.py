@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from appliance import reach
+from appliance.durations import Durations
 from appliance.errors import EXIT_FAILED, EXIT_OK, EXIT_ROLLED_BACK, EXIT_UNREACHABLE, UsageError
 from appliance.events import HostOutcome
 from appliance.inventory import Host, Inventory
@@ -48,7 +49,8 @@ def roll_out(
         for number, batch in enumerate(turns):
             if len(turns) > 1:
                 names = ", ".join(host.name for host in batch)
-                on_event(_event(began, event="batch", number=number + 1, of=len(turns), hosts=names))
+                left = _left(turns[number:])
+                on_event(_event(began, event="batch", number=number + 1, of=len(turns), hosts=names, **left))
             log = _turn(inventory, batch, variables | {"casemate_upgrade": run}, states, counts, began, on_event) or log
             bad = [name for name, state in states.items() if state not in ("upgraded", "ok", "not reached")]
             if len(bad) > max_fail:
@@ -68,6 +70,13 @@ def exit_code(states: dict[str, str]) -> int:
     if "rolled back" in found:
         return EXIT_ROLLED_BACK
     return EXIT_UNREACHABLE if "unreachable" in found else EXIT_OK if found <= {"upgraded", "ok"} else EXIT_FAILED
+
+
+def _left(turns: list[list[Host]]) -> dict[str, int]:
+    """How many seconds these turns take by earlier ones, those of unknown hosts as long as the others."""
+    known = [Durations("upgrade", [host.name for host in batch]).left(0) for batch in turns]
+    told = [seconds for seconds in known if seconds is not None]
+    return {"left": round(sum(told) / len(told) * len(turns))} if told else {}
 
 
 def _turn(
@@ -101,7 +110,7 @@ def _turn(
 
 def _after_failure(host: Host, reason: str, run: str, on_event: Callable[[dict], None]) -> str:
     """See to it that a host is as it was; what became of it."""
-    (answer,) = reach.ask([host], PROGRAM, "rollback", "--reason", reason.splitlines()[0][:_REASON])
+    (answer,) = reach.ask([host], PROGRAM, "rollback", "--reason", _in_short(reason))
     if answer.unreachable:
         return "unreachable"
     if answer.error and "is not there" not in answer.error:
@@ -115,6 +124,13 @@ def _after_failure(host: Host, reason: str, run: str, on_event: Callable[[dict],
     message = f"rolled back to {last['from'] or 'what was there before'}: {last['reason']}"
     on_event({"event": "notice", "host": host.name, "phase": "rollback", "msg": message})
     return "rolled back"
+
+
+def _in_short(problem: str) -> str:
+    """The line that tells most of what went wrong: what our own program said where it did, else the first."""
+    lines = problem.splitlines() or [problem]
+    said = [line.partition("casemate-release: ")[2] for line in lines if "casemate-release: " in line]
+    return (said or lines)[0][:_REASON]
 
 
 def _event(began: float, **fields: object) -> dict:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from appliance.content import content
+from appliance.durations import Durations
 from appliance.errors import (
     EXIT_FAILED,
     EXIT_OK,
@@ -19,6 +20,7 @@ from appliance.errors import (
     UsageError,
 )
 from appliance.events import Outcome, Translator
+from appliance.files import state_directory
 from appliance.inventory import Inventory
 from appliance.processes import describe, die_with_parent
 
@@ -42,7 +44,8 @@ def run_playbook(
     With `tags`, only the tasks that have one of them (comma-separated) run.
     Raises CasemateError when ansible-core ends before it has begun, with the last lines of its log.
     """
-    translator = Translator(verb, [h.name for h in inventory.hosts])
+    names = [h.name for h in inventory.hosts]
+    translator = Translator(verb, names, Durations(verb, names))
     log = _new_log(verb)
     on_event(translator.start())
     read_end, write_end = os.pipe()
@@ -120,7 +123,7 @@ def _environment(verb: str, event_fd: int) -> dict[str, str]:
 
 
 def _log_dir() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local/state")) / "casemate" / "logs"
+    return state_directory() / "logs"
 
 
 def _new_log(verb: str) -> Path:

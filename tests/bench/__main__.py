@@ -5,9 +5,15 @@ import json
 import os
 import platform
 
-from tests.bench import deploy, pods
+from tests.bench import deploy, pods, upgrade
 
-BENCHES = {"deploy": deploy.run, "start": pods.start, "state": pods.state, "memory": pods.memory}
+BENCHES = {
+    "deploy": deploy.run,
+    "start": pods.start,
+    "state": pods.state,
+    "memory": pods.memory,
+    "upgrade": upgrade.run,
+}
 
 
 def main() -> None:

@@ -3,6 +3,9 @@
 What worked last is noted in applied.json; what differs from it, or from what is on the host, is done. Before the first
 change the former binary, configuration, certificates and database are set aside; they come back when EdgeCore does not
 run with the new ones. A first join that fails leaves nothing of EdgeCore's running, and no secret.
+
+Within a change of the host's release what was set aside is kept by that (node/release/transaction.py), for as long as
+the host can go back.
 """
 
 import contextlib
@@ -21,6 +24,7 @@ from appliance.node.health import edgecore
 from appliance.node.health.host import Host
 from appliance.node.pods import settings as pod_settings
 from appliance.node.pods.cri_model import CriError
+from appliance.node.release import transaction
 from appliance.node.reset import records
 
 from . import artifact, config, settings
@@ -134,12 +138,16 @@ def _change(declared: Declared, token: str, needed: list[str]) -> None:
         _systemctl("enable", "--now", settings.UNIT)
         _await_well(declared, joins)
     except (EdgeError, CriError, OSError, subprocess.SubprocessError) as error:
-        what = _put_back(before)
+        what = _put_back(_ASIDE)
         raise EdgeError(f"{error}\n{what}") from None
     config.forget_token()
     _note(declared)
-    shutil.rmtree(_ASIDE)
-    artifact.forget_others(declared.artifact.id)
+    if transaction.current() is not None and not (transaction.PLACE / transaction.EDGE).exists():
+        _ASIDE.rename(transaction.PLACE / transaction.EDGE)
+    else:
+        shutil.rmtree(_ASIDE)
+    kept = {_was(place)["current"] for place in transaction.kept_edges()}
+    artifact.forget_others({declared.artifact.id, *kept})
 
 
 def _await_well(declared: Declared, joins: bool) -> None:
@@ -179,38 +187,56 @@ def _registered(node: str) -> bool:
 # What is put aside, and put back
 
 
-def _set_aside() -> None:
+def go_back(kept: Path, aside: Path) -> None:
+    """Bring EdgeCore to what was set aside in `kept`, which stays; what is there now goes to `aside` first."""
+    _set_aside(aside)
+    undo(kept)
+
+
+def undo(kept: Path) -> None:
+    """Bring EdgeCore to what was set aside in `kept`. May be cut off, and be done again.
+
+    Certificates are the node's, not the release's: those of the same node in the same cloud, which may be newer, stay.
+    """
+    before, now = Applied(**_was(kept)["applied"]), _applied()
+    _put_back(kept, with_certificates=(before.cloud, before.node) != (now.cloud, now.node))
+
+
+def _set_aside(aside: Path = _ASIDE) -> None:
     """Copy all that a failure has to restore. The database is copied while EdgeCore stands still."""
-    shutil.rmtree(_ASIDE, ignore_errors=True)
-    making = _ASIDE.with_suffix(".new")
+    shutil.rmtree(aside, ignore_errors=True)
+    making = aside.with_suffix(".new")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir(mode=0o700)
-    (making / "was.json").write_text(
-        json.dumps({"current": _current(), "active": _active(settings.UNIT), "etc": settings.ETC.is_dir()})
-    )
+    was = {"current": _current(), "active": _active(settings.UNIT), "applied": asdict(_applied())}
+    (making / "was.json").write_text(json.dumps(was))
     _systemctl("stop", settings.UNIT, check=False)
     if settings.ETC.is_dir():
         shutil.copytree(settings.ETC, making / "etc", symlinks=True, ignore=shutil.ignore_patterns("*.sock"))
     if settings.DATABASE.parent.is_dir():
         shutil.copytree(settings.DATABASE.parent, making / "database", ignore=shutil.ignore_patterns("*.sock"))
-    making.rename(_ASIDE)
+    making.rename(aside)
+
+
+def _was(aside: Path) -> dict[str, Any]:
+    return json.loads((aside / "was.json").read_text())
 
 
 def _finish_cut_off() -> None:
     """A run that was cut off in its change left what it had put aside: undo it first."""
     if _ASIDE.is_dir():
-        _put_back(_applied())
+        _put_back(_ASIDE)
 
 
-def _put_back(before: Applied) -> str:
-    """Restore what was put aside; what that led to, in words."""
-    was = json.loads((_ASIDE / "was.json").read_text())
+def _put_back(aside: Path, with_certificates: bool = True) -> str:
+    """Restore what was set aside; what that led to, in words."""
+    was = _was(aside)
+    before = Applied(**was["applied"])
     _systemctl("stop", settings.UNIT, check=False)
-    for kept, place in ((_ASIDE / "etc", settings.ETC), (_ASIDE / "database", settings.DATABASE.parent)):
-        shutil.rmtree(place, ignore_errors=True)
-        if kept.is_dir():
-            shutil.copytree(kept, place, symlinks=True)
-            shutil.copystat(kept, place)
+    _replace(
+        aside / "etc", settings.ETC, set() if with_certificates else {settings.CA.parent, settings.CERTIFICATE.parent}
+    )
+    _replace(aside / "database", settings.DATABASE.parent, set())
     if was["current"]:
         _point_to(was["current"])
     else:
@@ -226,8 +252,23 @@ def _put_back(before: Applied) -> str:
     if settings.RUNS_PODS.exists() and not before.static_pods:
         settings.RUNS_PODS.unlink()
         _sync_pods()
-    shutil.rmtree(_ASIDE)
+    _store(before)
+    if aside == _ASIDE:
+        shutil.rmtree(aside)
     return said
+
+
+def _replace(kept: Path, place: Path, stay: set[Path]) -> None:
+    """Put a directory back as it was, or away where it was not; directories in `stay` are left as they are."""
+    for there in place.iterdir() if place.is_dir() else ():
+        if there not in stay:
+            shutil.rmtree(there) if there.is_dir() and not there.is_symlink() else there.unlink()
+    if not kept.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+        return
+    left_out = shutil.ignore_patterns(*(path.name for path in stay if path.is_dir()))
+    shutil.copytree(kept, place, symlinks=True, dirs_exist_ok=True, ignore=left_out)
+    shutil.copystat(kept, place)
 
 
 def _forget_membership(before: Applied, declared: Declared) -> None:
@@ -312,8 +353,15 @@ def _note(declared: Declared) -> None:
         node=declared.node_name,
         static_pods=declared.static_pods,
     )
+    _store(now)
+
+
+def _store(applied: Applied) -> None:
+    if not applied.release:
+        _APPLIED.unlink(missing_ok=True)
+        return
     new = _APPLIED.with_suffix(".new")
-    new.write_text(json.dumps(asdict(now)))
+    new.write_text(json.dumps(asdict(applied)))
     new.replace(_APPLIED)
 
 

@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import urllib.error
 import urllib.request
+from collections.abc import Collection
 from pathlib import Path
 
 from . import settings
@@ -141,9 +142,9 @@ def _extract(artifact: Artifact, archive: Path, target: Path) -> None:
     target.chmod(0o700)
 
 
-def forget_others(keep: str, releases: Path = settings.RELEASES) -> None:
-    """Remove every unpacked release but `keep`."""
+def forget_others(keep: Collection[str], releases: Path = settings.RELEASES) -> None:
+    """Remove every unpacked release but those in `keep`."""
     for other in releases.iterdir():
-        if other.name not in (keep, "current"):
+        if other.name not in (*keep, "current"):
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(other)

@@ -39,6 +39,7 @@ OUTCOME = records.STATE / "last-release-change.json"
 ARCHIVE = Path("/usr/lib/casemate-node.pyz")
 KEPT_RELEASES = 3
 UNLOCKED = "unlocked"  # the name of a release that was installed without a lock
+EDGE = "edge"  # below PLACE, and below a release that was left: what of EdgeCore's was set aside (edge/apply.py)
 GONE = "journalctl -u casemate-guard tells why"
 KEPT_BESIDE = ("files", "originals", "packages-before", "packages-installed")
 
@@ -169,6 +170,21 @@ def go_back(to: str, report: Callable[[str], None]) -> None:
     _link(LIB / "current", left["programs"])
     if left["guest"]:
         _link(CURRENT, left["guest"])
+    # the first change since that release was left in which EdgeCore changed tells what it was in it
+    if edges := [place for place in kept_edges() if not place.is_relative_to(PLACE) and _left(place) >= left["left"]]:
+        from appliance.node.edge import apply  # few hosts have any of it
+
+        report("putting EdgeCore back")
+        apply.go_back(min(edges, key=_left), PLACE / EDGE)
+
+
+def kept_edges() -> list[Path]:
+    """Where EdgeCore's binary, configuration and database were set aside in changes that can be undone."""
+    return [place for place in (PLACE / EDGE, *(RELEASES / name / EDGE for name in kept_releases())) if place.is_dir()]
+
+
+def _left(place: Path) -> float:
+    return store_of(place.with_name("left.json"))["left"]
 
 
 def packages_of(to: str) -> tuple[dict[str, str | None], dict[str, Path]]:
@@ -225,6 +241,11 @@ def rollback(transaction: Transaction, reason: str, report: Callable[[str], None
     _link(LIB / "current", transaction.programs)
     if transaction.guest:
         _link(CURRENT, transaction.guest)
+    if (PLACE / EDGE).is_dir():
+        from appliance.node.edge import apply
+
+        report("putting EdgeCore back")
+        apply.undo(PLACE / EDGE)
     if restart:
         report("restarting what changed")
         watch.restart_what_changed(transaction.monotonic)
@@ -307,6 +328,9 @@ def _leave(transaction: Transaction) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (place / "left.json").unlink(missing_ok=True)
     shutil.rmtree(place / "left", ignore_errors=True)
+    shutil.rmtree(place / EDGE, ignore_errors=True)
+    if (PLACE / EDGE).is_dir():
+        (PLACE / EDGE).rename(place / EDGE)
     (PLACE / "debs").rename(place / "left")
     (place / "files.tar").unlink(missing_ok=True)
     (place / "files.tar").hardlink_to(PLACE / "files.tar")  # 0600 from its first byte: it has secrets
