@@ -50,23 +50,34 @@ def show(answers: list[dict]) -> None:
         if answer.get("error"):
             console.print(f"  {answer['error']}", style="red", markup=False)
         if answer.get("components"):
-            table = _table("COMPONENT", "VERSION", "STATE")
+            locked = any(part.get("declared") for part in answer["components"])
+            table = _table("COMPONENT", "RUNNING", "INSTALLED", *(["LOCKED"] if locked else []), "STATE")
             for part in answer["components"]:
                 note = f" ({part['accelerator']})" if part.get("accelerator") else ""
                 note += f", cloud: {part['cloud']}" if part.get("cloud") else ""
-                table.add_row(part["name"], part["version"] or "-", part["state"] + note)
+                note += ", [yellow]an older program: restart it[/]" if part.get("outdated") else ""
+                versions = [part["version"] or "-", part.get("installed") or "-"]
+                table.add_row(part["name"], *versions, *([_locked(part)] if locked else []), part["state"] + note)
             console.print(Padding(table, (0, 0, 0, 2), expand=False))
         if answer.get("pods"):
             table = _table("POD", "RUNTIME", "READY", "ADDRESS", "GUEST KERNEL", "RESTARTS")
             for pod in answer["pods"]:
                 ready = "[green]yes[/]" if pod["ready"] else "[red]no[/]"
                 kernel = pod["guest_kernel"] or "(the host's)"
+                kernel += " [yellow](outdated)[/]" if pod.get("outdated") else ""
                 table.add_row(pod["name"], pod["runtime"], ready, pod["ip"] or "-", kernel, str(pod["restarts"]))
             console.print(Padding(table, (0, 0, 0, 2), expand=False))
         for finding in answer.get("findings", []):
             text = Text(f"{finding['evidence']}; see: appliance doctor")
             print_hanging(console, f"[yellow]{finding['id']}[/]", text)
         console.print()
+
+
+def _locked(part: dict) -> str:
+    """What the lock declares, where it is not what is installed."""
+    if not part.get("declared"):
+        return "-"
+    return "same" if part["declared"] == part.get("installed") else f"[yellow]{part['declared']}[/]"
 
 
 def _table(*headings: str) -> Table:

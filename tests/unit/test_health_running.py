@@ -87,6 +87,7 @@ def test_a_well_host_is_ok_and_has_the_shape_of_the_design(host):
             "ip": "10.86.0.2",
             "guest_kernel": "6.1.0-40-amd64",
             "restarts": 1,
+            "outdated": False,
         }
     ]
     versions = {one["name"]: one["version"] for one in given["components"]}

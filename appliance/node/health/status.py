@@ -6,7 +6,7 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from appliance.node.health import checks, edgecore, programs, registry  # noqa: F401 - checks registers what registry runs
+from appliance.node.health import checks, edgecore, programs, registry, versions  # noqa: F401 - checks registers what registry runs
 from appliance.node.health.host import Host
 from appliance.node.health.settings import Settings
 
@@ -41,7 +41,8 @@ def health(wrong: list[dict]) -> str:
 
 
 def components(host: Host, settings: Settings) -> list[dict]:
-    """Name, version (of the running thing where it tells) and state of each part."""
+    """Name, version (of the running thing where it tells) and state of each part; and as versions.py says, for those
+    that are of a package, "installed", "declared" and "outdated"."""
     engine, _ = programs.engine_version(host, settings)
     kernel = os.uname().release
     found = [
@@ -64,40 +65,44 @@ def components(host: Host, settings: Settings) -> list[dict]:
             found.append({"name": name, "version": version, "state": _active(host, unit)})
     if (wanted := edgecore.declared(host)) is not None:
         found.append(_edgecore(host, wanted))
+    packaged = versions.gather(host)
     for one in found:
         if one["state"] == "installed" and one["version"] is None:
             one["state"] = "absent"
+        one |= packaged.get(one["name"], {})
     return found
 
 
 def pods(host: Host, settings: Settings) -> list[dict]:
-    """The pods, each with the kernel that its guest says it runs (null without a guest of its own)."""
+    """The pods, each with the kernel that its guest says it runs (null without a guest of its own), and whether it is
+    outdated: of another QEMU or guest image than a pod that is started now."""
     try:
         known = programs.pods(host, settings) or []
     except programs.ProgramError:
         return []  # the finding `pod` says why
     with ThreadPoolExecutor(max_workers=8) as pool:
-        kernels = list(pool.map(lambda pod: _guest_kernel(host, settings, pod), known))
+        guests = list(pool.map(lambda pod: _guest(host, settings, pod), known))
     return [
         {
             "name": pod["name"],
             "runtime": pod.get("runtime") or None,
             "ready": bool(pod.get("ready")),
             "ip": pod.get("ip") or None,
-            "guest_kernel": kernel,
+            "guest_kernel": guest.get("guest_kernel"),
+            "outdated": bool(guest.get("outdated")),
             "restarts": pod.get("restarts", 0),
         }
-        for pod, kernel in zip(known, kernels, strict=True)
+        for pod, guest in zip(known, guests, strict=True)
     ]
 
 
-def _guest_kernel(host: Host, settings: Settings, pod: dict) -> str | None:
+def _guest(host: Host, settings: Settings, pod: dict) -> dict:
     if pod.get("runtime") != "microvm" or not pod.get("sandbox_id"):
-        return None
+        return {}
     try:
-        return (programs.sandbox(host, settings, pod["sandbox_id"]) or {}).get("guest_kernel")
+        return programs.sandbox(host, settings, pod["sandbox_id"]) or {}
     except programs.ProgramError:
-        return None  # a guest that is starting or gone; `ready` and the findings tell
+        return {}  # a guest that is starting or gone; `ready` and the findings tell
 
 
 def _microvm(host: Host, settings: Settings) -> dict:

@@ -6,7 +6,7 @@ casemate-microvm image [--refresh]               make the guest image
 casemate-microvm probe                           find out which accelerator works
 casemate-microvm template                        make the templates
 casemate-microvm status                          what is there, as JSON
-casemate-microvm sandbox-info ID                 what guest a pod's sandbox has, as JSON
+casemate-microvm sandbox-info ID                 what guest a pod's sandbox has, and is it outdated, as JSON
 casemate-microvm stats ID                        what a pod's guest and its containers use, as JSON
 """
 
@@ -55,7 +55,8 @@ def _admin(verb: str, arguments: list[str]) -> int:
     try:
         if names:
             sandbox = of_container(names[0]) or Sandbox(names[0])
-            result = sandbox.info() if verb == "sandbox-info" else sandbox.stats()
+            asked = verb == "sandbox-info"
+            result = sandbox.info() | {"outdated": sandbox.is_outdated()} if asked else sandbox.stats()
         elif verb == "status":
             result = prepare.status()
         else:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from appliance.node.release.resolve import KERNEL
 
-from . import cpio
+from . import cpio, qemu
 from .settings import STATE, RuntimeFailure, Settings
 
 if TYPE_CHECKING:
@@ -77,6 +77,11 @@ def current() -> Image | None:
     except (FileNotFoundError, ValueError):
         return None
     return Image(manifest["key"], CURRENT.resolve(), manifest["kernel"])
+
+
+def mark(image: Image) -> str:
+    """What a sandbox that is made now is of, guest image and QEMU, as one text to compare."""
+    return f"{image.key} {qemu.identity()}"
 
 
 def is_current(settings: Settings) -> bool:

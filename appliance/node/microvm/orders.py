@@ -27,6 +27,11 @@ class Plan(NamedTuple):
     coherent_volumes: bool
     notes: tuple[str, ...]
 
+    @property
+    def made_of(self) -> str:
+        """See image.mark."""
+        return image.mark(self.image)
+
     def orders(self, config: dict, interface: dict) -> dict:
         """Return what the supervisor needs to know, as JSON."""
         found = None

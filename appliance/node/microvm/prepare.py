@@ -124,7 +124,7 @@ def status() -> dict:
     sandboxes = []
     for sandbox in all_sandboxes():
         try:
-            sandboxes.append({"id": sandbox.id, **sandbox.info()})
+            sandboxes.append({"id": sandbox.id, **sandbox.info(), "outdated": sandbox.is_outdated()})
         except RuntimeFailure:
             sandboxes.append({"id": sandbox.id, "guest_kernel": None})
     not_there = missing(configured)

@@ -112,6 +112,7 @@ def _create_sandbox(call: Call, bundle: Path, config: dict, sandbox: Sandbox) ->
     try:
         sandbox.make(_runc_state(call), plan.image.disk)
         sandbox.netns.write_text(namespace)
+        sandbox.made_of.write_text(plan.made_of)
         (sandbox.cgroups / call.id).write_text(config["linux"].get("cgroupsPath") or "")
         if plan.template:
             sandbox.template.symlink_to(plan.template.directory)

@@ -65,8 +65,8 @@ class Sandbox:
         self.root, self.ctl, self.share, self.volumes, self.users, self.cgroups = (
             self.directory / name for name in ("root", "ctl", "share", "volumes", "users", "cgroups")
         )
-        self.netns, self.template, self.runc, self.release = (
-            self.directory / name for name in ("netns", "template", "runc", "release")
+        self.netns, self.template, self.runc, self.release, self.made_of = (
+            self.directory / name for name in ("netns", "template", "runc", "release", "made-of")
         )
         self.disk = DISKS / identifier
         self._lock: int | None = None
@@ -275,6 +275,16 @@ class Sandbox:
             return protocol.content(text.encode())
         except protocol.ProtocolError as error:
             raise RuntimeFailure(f"{self.ctl}/info.json, which the pod's jail wrote: {error}") from None
+
+    def is_outdated(self) -> bool:
+        """Whether a pod that is started now gets another QEMU or guest image than this one has."""
+        from . import image
+
+        now = image.current()
+        try:
+            return now is not None and self.made_of.read_text() != image.mark(now)
+        except FileNotFoundError:  # of node programs that did not note it yet, or gone
+            return self.directory.is_dir()
 
     def stats(self) -> dict:
         """Return what the guest (key guest) and its containers (key containers, by id) use, as its agent tells it.

@@ -23,11 +23,12 @@ def candidates() -> list[str]:
 
 
 def microvms(report: Callable[[str], None]) -> list[str]:
-    """Restart each microVM pod that is declared here and ready; the next one once it is ready again.
+    """Restart each outdated microVM pod that is declared here and ready; the next one once it is ready again.
 
     One that is not to run again when it has ended (a job) is left to end. Returns them as NAMESPACE/NAME. Raises
     GateError where one does not come back.
     """
+    from appliance.node.microvm.sandboxes import Sandbox
     from appliance.node.pods import settings, teardown, units
     from appliance.node.pods.cri import Cri
     from appliance.node.pods.listing import list_pods
@@ -36,6 +37,8 @@ def microvms(report: Callable[[str], None]) -> list[str]:
     cri = Cri(configured.socket)
     rolled = []
     for pod, sandbox in _microvms(cri):
+        if not Sandbox(pod["sandbox_id"]).is_outdated():
+            continue
         report(f"restarting pod {_name(pod)}")
         units.stop(pod["name"])  # its runner would take the end of its containers for a failure
         teardown.stop_sandbox(cri, sandbox)

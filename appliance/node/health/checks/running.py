@@ -91,33 +91,55 @@ def engine(host: Host, settings: Settings) -> Finding:
 
 
 @check("microvm", "doctor")
-def microvm(host: Host, settings: Settings) -> Finding:
-    """The default runtime can start guests: image and templates are made and current."""
+def microvm(host: Host, settings: Settings) -> Iterator[Finding]:
+    """The default runtime can start guests: image and templates are made and current; and those that run are, too."""
     try:
         status = programs.microvm(host, settings)
     except programs.ProgramError as error:
-        return Finding(
+        yield Finding(
             ok=False,
             evidence=str(error),
             cause="the microVM runtime cannot tell its state",
             cure="appliance deploy",
         )
+        return
     if status is None:
-        return Finding(
+        yield Finding(
             ok=False,
             evidence=f"no {settings.bin}/casemate-microvm",
             cause="the node programs are not installed",
             cure="appliance deploy",
         )
+        return
     if status.get("missing"):
         reasons = [f"template {t['size']}: {t['why_not']}" for t in status.get("templates", []) if not t["ready"]]
-        return Finding(
+        yield Finding(
             ok=False,
             evidence="; ".join(["missing or no longer current: " + ", ".join(status["missing"]), *reasons]),
             cause="not made yet, or kernel, QEMU, packages or settings changed since: pods start slowly or not at all",
             cure="systemctl start casemate-microvm-prepare; journalctl -u casemate-microvm-prepare if it fails",
         )
-    return Finding(ok=True, evidence=f"image and templates are current, guests run with {status.get('accelerator')}")
+    else:
+        evidence = f"image and templates are current, guests run with {status.get('accelerator')}"
+        yield Finding(ok=True, evidence=evidence)
+    if outdated := [one["id"] for one in status.get("sandboxes", []) if one.get("outdated")]:
+        yield Finding(
+            ok=False,
+            severity="info",
+            of="outdated",
+            evidence=f"{', '.join(_names(host, settings, outdated))}: of an older QEMU or guest than is installed",
+            cause="microVMs that run are left alone when QEMU or the guest is upgraded",
+            cure="they get the new at their next start; appliance upgrade --lock FILE --restart-pods restarts them now",
+        )
+
+
+def _names(host: Host, settings: Settings, sandboxes: list[str]) -> list[str]:
+    """The pods of these sandboxes."""
+    try:
+        known = {pod.get("sandbox_id"): pod["name"] for pod in programs.pods(host, settings) or []}
+    except programs.ProgramError:
+        known = {}
+    return [known.get(one, one[:12]) for one in sandboxes]
 
 
 @check("manifest", "doctor")
