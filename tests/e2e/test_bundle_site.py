@@ -115,3 +115,7 @@ def test_edgecore_is_upgraded_from_a_bundle_and_goes_back_with_the_rest(site):
     done = site.deploy("upgrade", "--bundle", str(site.bundles[NEXT]), "--yes", "--grace", "0")
     assert done.code == 0, done.said
     assert edgecore(site)["version"] == NEXT
+    back = appliance("rollback", "-i", str(site.inventory()), "--yes", "--grace", "0")
+    assert back.returncode == 0, back.stdout + back.stderr
+    there = until(lambda: edgecore(site), lambda one: one["version"] == release.VERSION and one["cloud"] == "connected")
+    assert (there["version"], there["state"], there["cloud"]) == (release.VERSION, "active", "connected")
