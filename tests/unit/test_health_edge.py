@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 
 import pytest
 from health_fakes import FakeHost, bare, found
@@ -248,6 +249,16 @@ def test_debugging_handlers_that_somebody_turned_on_are_an_error(host):
     [one] = [one for one in found(host, "edge", "doctor") if not one["ok"]]
     assert one["severity"] == "error"
     assert "enableDebuggingHandlers is on" in one["evidence"] and "mode 0644" in one["evidence"]
+
+
+@pytest.mark.parametrize(("days", "severity"), [(300, None), (5, "warning"), (-1, "error")])
+def test_a_certificate_that_ends_soon_is_a_warning_and_one_that_ended_an_error(host, days, severity):
+    member(host)
+    connect(host)
+    ends = time.strftime("%b %d %H:%M:%S %Y GMT", time.gmtime(time.time() + days * 86400))
+    host.programs["openssl x509"] = Result(0, f"notAfter={ends}\n")
+    (one,) = [one for one in found(host, "edge", "doctor") if one["id"] == "edge-certificate"]
+    assert one["ok"] == (severity is None) and one["severity"] == (severity or "error")
 
 
 def test_status_has_edgecore_with_the_state_of_its_cloud(host):

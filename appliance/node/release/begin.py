@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from appliance.node.reset import records
@@ -15,7 +15,11 @@ from . import guard, install, locked, path, transaction, watch
 from .locked import Release
 
 _SPARE_MIB = 256
-_ENGINE_CONFIG = Path("/etc/containerd/config.toml")
+# Programs that say whether they take a configuration: by package, its file, and what is asked of the unpacked one.
+_CONFIGS = {
+    "containerd": ("/etc/containerd/config.toml", ["usr/bin/containerd", "--config", "", "config", "dump"]),
+    "prometheus": ("/etc/prometheus/prometheus.yml", ["usr/bin/promtool", "check", "config", ""]),
+}
 
 
 class Refused(Exception):
@@ -45,8 +49,8 @@ def begin(release: Release, content: dict, asked: list[str], report: Callable[[s
     install.fetch(install.wanted(release, different), release.debs, report)
     install.link_kept(release, asked)
     locked.keep(release, content, asked)
-    if problem := _engine_refuses(release, different["change"]):
-        raise Refused([problem])
+    if problems := list(_refused(release, different["change"])):
+        raise Refused(problems)
     transaction.begin(release.id, changes, report, may_change, run)
     guard.arm()
     return {"packages": different}
@@ -68,18 +72,19 @@ def _problems(changes: dict[str, str | None]) -> list[str]:
     return found
 
 
-def _engine_refuses(release: Release, changes: dict) -> str:
-    """Why the engine that is to come would not start with the configuration that is there; "" where it would."""
-    if "containerd" not in changes or not _ENGINE_CONFIG.exists():
-        return ""
-    with tempfile.TemporaryDirectory() as work:
-        _run(["dpkg-deb", "--extract", str(release.debs / release.packages["containerd"].file), work])
-        argv = [f"{work}/usr/bin/containerd", "--config", str(_ENGINE_CONFIG), "config", "dump"]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode == 0:
-        return ""
-    words = re.sub(r"\s+", " ", done.stderr.strip())[-200:]
-    return f"containerd {changes['containerd'][1]} does not take {_ENGINE_CONFIG}: {words}"
+def _refused(release: Release, changes: dict) -> Iterator[str]:
+    """Each program that is to come and would not start with the configuration that is there."""
+    for name, (config, question) in _CONFIGS.items():
+        if name not in changes or not Path(config).exists():
+            continue
+        with tempfile.TemporaryDirectory() as work:
+            _run(["dpkg-deb", "--extract", str(release.debs / release.packages[name].file), work])
+            program, *words = question
+            argv = [f"{work}/{program}", *(word or config for word in words)]
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = re.sub(r"\s+", " ", (done.stderr or done.stdout).strip())[-200:]
+            yield f"{name} {changes[name][1]} does not take {config}: {said}"
 
 
 def _run(argv: list[str]) -> str:

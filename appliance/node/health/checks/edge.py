@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 from collections.abc import Iterator
 
@@ -13,6 +14,7 @@ from appliance.node.health.settings import Settings
 
 CLOCK_TOLERANCE_SECONDS = 300
 NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+CERTIFICATE_DAYS = 7
 KUBELET_PORT = 10350
 GET_TOKEN = "on the cloud's side: keadm gettoken"  # noqa: S105 - says how to get one
 
@@ -203,6 +205,7 @@ def edge(host: Host, settings: Settings) -> Iterator[Finding]:
     yield _running(host, wanted)
     if wanted["broker"] == "mosquitto":
         yield _broker(host, wanted)
+    yield from _certificate(host)
     yield from _hardened(host)
 
 
@@ -247,6 +250,26 @@ def _broker(host: Host, wanted: dict) -> Finding:
         evidence=f"mosquitto is {state.get('ActiveState', 'unknown')}",
         cause="devices and EdgeCore's event bus meet at this MQTT broker; pods do not need it",
         cure="journalctl -u mosquitto -n 50; systemctl restart mosquitto",
+    )
+
+
+def _certificate(host: Host) -> Iterator[Finding]:
+    """EdgeCore renews it by itself, from its cloud, when most of its time is over. Nothing to see before it joined."""
+    asked = host.run(["openssl", "x509", "-noout", "-enddate", "-in", str(host.path(edgecore.CERTIFICATE))])
+    name, _, ends = asked.out.strip().partition("=")
+    if asked.code != 0 or name != "notAfter":
+        return
+    left = (ssl.cert_time_to_seconds(ends) - time.time()) / 86400
+    if left >= CERTIFICATE_DAYS:
+        yield Finding(ok=True, of="certificate", evidence=f"good until {ends}")
+        return
+    yield Finding(
+        ok=False,
+        of="certificate",
+        severity="error" if left <= 0 else "warning",
+        evidence=f"{edgecore.CERTIFICATE} {'ended' if left <= 0 else 'ends'} on {ends}",
+        cause="EdgeCore renews it from its cloud, which it has not reached for long; or this host's clock is wrong",
+        cure="see that CloudCore is reached and the clock is right; once it ended: a new token, edge_token, and deploy",
     )
 
 
