@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,24 @@ def test_the_guard_rolls_back_when_it_is_asked_or_hears_nothing_and_goes_on_when
     assert guard._reason(found) == "a gate"
     found.phase, found.reason = "rolling back", "before"
     assert guard._reason(found) == "before"
+
+
+def test_a_lease_is_whole_whenever_it_is_read(place):
+    """A guard that read one that was being written took its run for gone."""
+    guard.renew()
+    over = threading.Event()
+
+    def renew():
+        while not over.is_set():
+            guard.renew()
+
+    writer = threading.Thread(target=renew)
+    writer.start()
+    try:
+        assert max(guard._age() for _ in range(5000)) < 10
+    finally:
+        over.set()
+        writer.join()
 
 
 def test_a_lease_that_cannot_be_read_is_none(place):

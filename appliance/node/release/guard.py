@@ -83,8 +83,10 @@ def disarm() -> None:
 
 
 def renew() -> None:
-    """Note that the run is there."""
-    LEASE.write_text(Path("/proc/uptime").read_text())
+    """Note that the run is there, at once: the guard may read it at any time, and takes an empty one for none."""
+    new = LEASE.with_suffix(".renewed")  # the run's own shell has another name for its
+    new.write_text(Path("/proc/uptime").read_text())
+    new.replace(LEASE)
 
 
 def ask(reason: str) -> None:
