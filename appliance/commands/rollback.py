@@ -65,7 +65,7 @@ def command(
         print_json({"hosts": told})
     else:
         for one in told:
-            words = one["error"] or f"{one['from'] or 'no lock'} -> {one['to']}"
+            words = one["error"].removeprefix("casemate-release: ") or f"{one['from'] or 'no lock'} -> {one['to']}"
             results_console().print(f"{one['state']:<12} {one['name']:<20} {words}", markup=False)
     sys.exit(_code(answers))
 
