@@ -1,19 +1,14 @@
 """Files from the network, each by its checksum, kept in the user's cache: a download that was cut off goes on."""
 
-import hashlib
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from appliance.errors import CasemateError
+from appliance.node import fetch
 
-_BLOCK = 1 << 20
-_STALLED_SECONDS = 60
-_ATTEMPTS = 3
 _AT_ONCE = 4
 
 
@@ -38,7 +33,7 @@ def directory() -> Path:
     return path
 
 
-def fetch(wanted: list[Wanted], on_bytes: Callable[[int], None] = lambda count: None) -> None:
+def fetch_all(wanted: list[Wanted], on_bytes: Callable[[int], None] = lambda count: None) -> None:
     """Have each of the files in the cache, whole and right. `on_bytes` hears of each part as it comes.
 
     Raises CasemateError naming every file that cannot be had; what came so far is kept.
@@ -54,48 +49,14 @@ def fetch(wanted: list[Wanted], on_bytes: Callable[[int], None] = lambda count: 
         )
 
 
-def sum_of(path: Path, algorithm: str = "sha256") -> str:
-    """A file's checksum in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def _fetch(one: Wanted, on_bytes: Callable[[int], None]) -> str:
     """Why this file cannot be had; "" once it is there."""
     part = one.path.with_name(f"{one.path.name}.part")
-    trouble = ""
-    for _attempt in range(_ATTEMPTS):
-        begin = part.stat().st_size if part.exists() else 0
-        if one.size and begin >= one.size:
-            break
-        request = urllib.request.Request(one.url, headers={"Range": f"bytes={begin}-"} if begin else {})  # noqa: S310 - the lock says from where, the checksum what
-        try:
-            with urllib.request.urlopen(request, timeout=_STALLED_SECONDS) as answer:  # noqa: S310
-                going_on = begin and answer.status == 206
-                with part.open("ab" if going_on else "wb") as file:
-                    while block := answer.read(_BLOCK):
-                        file.write(block)
-                        on_bytes(len(block))
-            trouble = ""
-            break
-        except urllib.error.HTTPError as error:
-            trouble = f"the server answered {error.code} {error.reason}"
-            if error.code == 416:
-                trouble = ""
-                break
-            if error.code < 500:
-                break
-        except OSError as error:
-            trouble = str(getattr(error, "reason", error))
-    if trouble:
-        return f"{one.name}: {one.url}: {trouble}"
-    algorithm, _, wanted = one.checksum.partition(":")
-    found = sum_of(part, algorithm)
-    if found != wanted.lower():
-        size = part.stat().st_size
-        part.unlink()
-        if one.size and size < one.size:
-            return f"{one.name}: {one.url} is cut short: {size} of {one.size} bytes"
-        return f"{one.name}: {one.url} has the {algorithm} checksum {found}, not {wanted}"
+    try:
+        fetch.fetch(one.url, part, one.size, on_bytes)
+    except fetch.FetchError as error:
+        return f"{one.name}: {one.url}: {error}"
+    if what := fetch.wrong(part, one.checksum, one.size):
+        return f"{one.name}: {one.url} {what}"
     part.replace(one.path)
     return ""

@@ -10,6 +10,7 @@ from appliance import bundle, download, images, signing
 from appliance import lock as locks
 from appliance.commands.common import format_option, print_json, progress, progress_console, results_console
 from appliance.errors import UsageError
+from appliance.node import fetch
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _PLACE = click.argument("file", type=_FILE, metavar="BUNDLE")
@@ -51,7 +52,7 @@ def build(lock_file: Path, file: Path, output: str) -> None:
     progress(f"lock {lock['id']}: {len(wanted)} files, {total >> 20} MiB, of which {len(missing)} are to be fetched")
     with _bar() as bar:
         task = bar.add_task("fetching", total=sum(one.size for one in missing) or None)
-        download.fetch(wanted, lambda count: bar.advance(task, count))
+        download.fetch_all(wanted, lambda count: bar.advance(task, count))
     with tempfile.TemporaryDirectory(prefix="casemate-bundle-") as work:
         packed = {}
         for reference, digest in lock["images"].items():
@@ -60,7 +61,7 @@ def build(lock_file: Path, file: Path, output: str) -> None:
         key = bundle.build(lock, packed, file, progress)
     result = {"bundle": str(file), "lock": lock["id"], "bytes": file.stat().st_size, "key": key}
     if output == "json":
-        print_json(result | {"sha256": download.sum_of(file)})
+        print_json(result | {"sha256": fetch.sum_of(file)})
     else:
         results_console().print(f"[bold]{file}[/]  {result['bytes'] >> 20} MiB, lock {lock['id']}, signed by {key}")
 

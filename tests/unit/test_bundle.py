@@ -43,7 +43,7 @@ def made(home):
             "version": "1.0-1", "size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "url": f"file://{tree}.deb",
         }  # fmt: skip
     found = lock.make([told], {})
-    download.fetch(bundle.downloads(found))
+    download.fetch_all(bundle.downloads(found))
     return found
 
 

@@ -25,10 +25,10 @@ def write_json(path: Path, content: dict, mode: int = 0o644) -> None:
 
 
 def read_json(path: Path) -> dict | None:
-    """Return the content of `path`, or None when it is missing or no JSON."""
+    """Return the content of `path`, or None when it cannot be read or is no JSON."""
     try:
         return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 

@@ -169,10 +169,6 @@ def _back(asked: argparse.Namespace) -> dict:
     kept = transaction.kept_releases()
     to = asked.to or next(iter(kept), "")
     here = transaction.released().get("lock", "")
-    if to not in kept:
-        raise transaction.TransactionError(
-            f"release {to or '(none)'} is not kept here; these are: {', '.join(kept) or 'none'}"
-        )
     if to == (here or transaction.UNLOCKED):
         raise transaction.TransactionError(f"release {to} is what is here")
     back.go(to, asked.grace, _report)

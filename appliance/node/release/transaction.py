@@ -28,7 +28,7 @@ from types import MappingProxyType
 from appliance.node.entry import LIB
 from appliance.node.microvm import prepare
 from appliance.node.microvm.image import CURRENT, IMAGES
-from appliance.node.microvm.store import write_json
+from appliance.node.microvm.store import read_json, write_json
 from appliance.node.reset import records
 
 from . import packages, watch
@@ -184,7 +184,7 @@ def kept_edges() -> list[Path]:
 
 
 def _left(place: Path) -> float:
-    return store_of(place.with_name("left.json"))["left"]
+    return _json(place.with_name("left.json"))["left"]
 
 
 def packages_of(to: str) -> tuple[dict[str, str | None], dict[str, Path]]:
@@ -195,7 +195,7 @@ def packages_of(to: str) -> tuple[dict[str, str | None], dict[str, Path]]:
     """
     kept = kept_releases()
     if to not in kept:
-        raise TransactionError(f"release {to} is not kept here; these are: {', '.join(kept) or 'none'}")
+        raise TransactionError(f"release {to or '(none)'} is not kept here; these are: {', '.join(kept) or 'none'}")
     versions: dict[str, str | None] = {}
     files: dict[str, Path] = {}
     for name, left in reversed(kept.items()):
@@ -215,18 +215,10 @@ def kept_releases() -> dict[str, dict]:
     """
     found = {}
     for path in RELEASES.glob("*/left.json"):
-        told = store_of(path)
+        told = _json(path)
         if told and (LIB / told["programs"]).is_dir():
             found[path.parent.name] = told
     return dict(sorted(found.items(), key=lambda item: -item[1]["left"]))
-
-
-def store_of(path: Path) -> dict:
-    """A JSON file's content; {} where it is not there or cut off."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
 
 
 def rollback(transaction: Transaction, reason: str, report: Callable[[str], None], restart: bool = True) -> None:
@@ -257,12 +249,16 @@ def rollback(transaction: Transaction, reason: str, report: Callable[[str], None
 
 def released() -> dict:
     """What release.json says is deployed; {} where it does not."""
-    return store_of(records.CONFIG / "release.json")
+    return _json(records.CONFIG / "release.json")
 
 
 def outcome() -> dict:
     """How the last one ended: {"outcome", "from", "to", "reason", "run", "began", "ended"}; {} before the first."""
-    return store_of(OUTCOME)
+    return _json(OUTCOME)
+
+
+def _json(path: Path) -> dict:
+    return read_json(path) or {}
 
 
 def _keep_files(archive: Path) -> None:
