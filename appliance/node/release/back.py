@@ -18,7 +18,7 @@ def go(to: str, grace: float, report: Callable[[str], None]) -> None:
     versions, _ = transaction.packages_of(to)
     there = locked.installed()
     changes = {name: there.get(name) for name, version in versions.items() if there.get(name) != version}
-    transaction.begin(to, changes, report)
+    transaction.begin(to, changes, report, failing=watch.failing())
     guard.arm()
     over = threading.Event()
     try:

@@ -51,7 +51,7 @@ def begin(release: Release, content: dict, asked: list[str], report: Callable[[s
     locked.keep(release, content, asked)
     if problems := list(_refused(release, different["change"])):
         raise Refused(problems)
-    transaction.begin(release.id, changes, report, may_change, run)
+    transaction.begin(release.id, changes, report, may_change, run=run)
     guard.arm()
     return {"packages": different}
 

@@ -20,7 +20,7 @@ import sys
 import tarfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -111,9 +111,10 @@ def begin(
     changes: dict[str, str | None],
     report: Callable[[str], None],
     may_change: Mapping[str, str] = MappingProxyType({}),
+    failing: Collection[str] = (),
     run: str = "",
 ) -> Transaction:
-    """Keep all that is about to change, and remember what is well. `changes` as `Transaction.packages`.
+    """Keep all that is about to change, and remember what is well. `changes`, `failing`, `run` as in `Transaction`.
 
     `may_change` are the host's own packages that apt changes only where a new one needs it; an old host's are no longer
     to be had, which is no reason to refuse.
@@ -137,7 +138,7 @@ def begin(
         to=to, before=released().get("lock", ""), boot=watch.boot(), since=time.time(),
         monotonic=time.monotonic(), run=run, packages=changes,
         programs=str((LIB / "current").readlink()), guest=str(CURRENT.readlink()) if CURRENT.is_symlink() else "",
-        pods=watch.pods(), failing=watch.failing(),
+        pods=watch.pods(), failing=list(failing),
     )  # fmt: skip
     # run from its archive, as before the new programs are installed, or from what was installed of it
     own = Path(sys.argv[0])
