@@ -3,12 +3,15 @@
 The connection is the one that Ansible would make: its variables are read, its programs (ssh, sudo) are called.
 """
 
+import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +25,7 @@ from appliance.schema import UNKNOWN
 POD_PROGRAM = "/usr/lib/casemate/bin/casemate-pod"
 _SSH_FAILED, _NO_PROGRAM = 255, 127
 _AT_ONCE = 16
+_WAKE_SECONDS = 2
 
 
 @dataclass
@@ -54,10 +58,11 @@ def _ask(host: Host, command: list[str], heard: Callable[[Host, str], None]) -> 
                 argv(host, command), stdin=subprocess.DEVNULL, stdout=answer, stderr=subprocess.PIPE, text=True
             ) as done,
         ):
-            for line in done.stderr:
-                said.append(line.strip())
-                heard(host, said[-1])
-            code = done.wait()
+            with _kept_awake(done.pid):
+                for line in done.stderr:
+                    said.append(line.strip())
+                    heard(host, said[-1])
+                code = done.wait()
             answer.seek(0)
             printed = answer.read()
     except UnreachableError as error:
@@ -68,6 +73,29 @@ def _ask(host: Host, command: list[str], heard: Callable[[Host, str], None]) -> 
     if code == _NO_PROGRAM:
         error = [f"{command[0]} is not there: `appliance deploy` installs it"]
     return Answer(host, error=error[0], unreachable=code == _SSH_FAILED and _connection(host) == "ssh")
+
+
+@contextlib.contextmanager
+def _kept_awake(pid: int) -> Iterator[None]:
+    """Have a process that was stopped go on, to see that what it waits for is gone.
+
+    nsenter, which leads into lab hosts, stops when what it runs is stopped. systemd stops everything when a host goes
+    down, before it kills it, and then nobody wakes nsenter.
+    """
+    over = threading.Event()
+
+    def wake() -> None:
+        while not over.wait(_WAKE_SECONDS):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    thread = threading.Thread(target=wake, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def argv(host: Host, command: list[str], *, terminal: bool = False) -> list[str]:

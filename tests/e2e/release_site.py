@@ -133,12 +133,13 @@ def disagreements(plan: list[dict], before: dict, after: dict, *, committed: boo
     services = {one["component"] for one in plan if one["impact"] == "service"}
     if "casemate" in services:
         services = services - {"casemate"} | {name for name in before["services"] if name.startswith("casemate-pod@")}
+    rolled = {pod for one in plan if one["impact"] == "microvms-restart" for pod in one["pods"]} if committed else set()
+    services |= {f"casemate-pod@{pod.partition('/')[2]}.service" for pod in rolled}  # with its pod
     restarted = {name for name, there in before["services"].items() if there != after["services"].get(name)}
     if committed and restarted - set(besides) != services - set(besides):
         found.append(f"restarted: {sorted(restarted)}, planned: {sorted(services)}")
     if not committed and (more := restarted - services - set(besides)):
         found.append(f"restarted, and not planned: {sorted(more)}")
-    rolled = {pod for one in plan if one["impact"] == "microvms-restart" for pod in one["pods"]} if committed else set()
     for name, processes in before["pods"].items():
         if (after["pods"].get(name) == processes) == (name in rolled):
             found.append(f"pod {name}: {processes} and then {after['pods'].get(name)}, planned to restart: {rolled}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance import workloads
+from appliance import reach, workloads
 from appliance.errors import CasemateError, UnreachableError, UsageError
 from appliance.inventory import Host, Inventory
 from appliance.reach import Answer, argv, ask
@@ -123,3 +123,11 @@ def test_a_pod_may_be_on_the_host_that_did_not_answer(site):
         workloads.host_of("z", site(Answer(A, error="the engine is down")))
     assert error.value.exit_code == 1
     assert workloads.host_of("x", site(Answer(A, [row("x")]), Answer(B, error="no", unreachable=True))) is A
+
+
+def test_a_program_that_was_stopped_is_woken(monkeypatch):
+    """As nsenter is stopped when its lab host goes down."""
+    monkeypatch.setattr(reach, "_WAKE_SECONDS", 0.05)
+    monkeypatch.setattr(reach, "argv", lambda host, command: command)
+    (answer,) = reach.ask([Host("h", {}, ())], "sh", "-c", "kill -STOP $$; echo 1")
+    assert answer.value == 1
