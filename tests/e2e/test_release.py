@@ -76,9 +76,10 @@ def test_old_new_rollback_new_and_no_pod_nor_client_notices(site, old, new):
 
 
 def test_restarting_microvms_gives_each_the_new_program_one_after_the_other(site, new, old):
-    """Run after the way to the new release, with microVMs that still have the old QEMU."""
-    back = site.run("rollback", "--yes", "--grace", "0")
-    assert back.returncode == 0, back.stderr
+    """The microVMs were started with the old QEMU, and still have it after the way to the new release."""
+    if f"\nid: {site.release()}\n" not in old.read_text():
+        back = site.run("rollback", "--yes", "--grace", "0")
+        assert back.returncode == 0, back.stderr
     plan, there = site.plan(new, "--restart-pods"), site.observe()
     (pods,) = {tuple(one["pods"]) for one in plan if one["pods"]}
     assert set(pods) == {"default/demo", "default/served-18094", "default/served-18095"}
