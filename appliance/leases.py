@@ -12,10 +12,10 @@ from appliance.node.release.guard import HOLD, RENEW_SECONDS
 
 
 class Leases:
-    """A context in which each of the hosts hears of us every few seconds, through a connection of its own."""
+    """A context in which each of the hosts hears of `run` every few seconds, through a connection of its own."""
 
-    def __init__(self, hosts: Iterable[Host]):
-        self._hosts = list(hosts)
+    def __init__(self, hosts: Iterable[Host], run: str):
+        self._hosts, self._run = list(hosts), run
         self._holders: dict[str, subprocess.Popen] = {}
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._renew, daemon=True)
@@ -47,7 +47,7 @@ class Leases:
         holder = self._holders.get(host.name)
         if holder is None or holder.poll() is not None:
             holder = subprocess.Popen(
-                reach.argv(host, ["bash", "-c", HOLD]), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                reach.argv(host, ["bash", "-c", HOLD, self._run]), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
             self._holders[host.name] = holder

@@ -90,7 +90,7 @@ def _turn(
             on_event(event | {"time": round(time.monotonic() - began, 2)})
 
     part = Inventory(tuple(batch), inventory.sources)
-    with Leases(batch):
+    with Leases(batch, variables["casemate_upgrade"]):
         try:
             outcome = run_playbook("deploy", part, verb="upgrade", on_event=pass_on, extra_vars=variables)
         except KeyboardInterrupt:
@@ -110,7 +110,7 @@ def _turn(
 
 def _after_failure(host: Host, reason: str, run: str, on_event: Callable[[dict], None]) -> str:
     """See to it that a host is as it was; what became of it."""
-    (answer,) = reach.ask([host], PROGRAM, "rollback", "--reason", _in_short(reason))
+    (answer,) = reach.ask([host], PROGRAM, "rollback", "--run", run, "--reason", _in_short(reason))
     if answer.unreachable:
         return "unreachable"
     if answer.error and "is not there" not in answer.error:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from appliance.errors import EXIT_ROLLED_BACK, EXIT_UNREACHABLE
+from appliance.errors import EXIT_FAILED, EXIT_ROLLED_BACK, EXIT_UNREACHABLE
 from appliance.lab import state
 from tests.conftest import ROOT, appliance, on_host
 from tests.e2e.release_site import WORK, Site, disagreements, until
@@ -126,6 +126,18 @@ def test_a_run_that_slept_finds_that_its_host_went_back_and_changes_nothing_more
     code, said = site.end(run)
     assert code == EXIT_ROLLED_BACK and "meanwhile" in said, said
     judge(site, before, "was not heard of")
+
+
+def test_a_second_upgrade_is_refused_and_leaves_the_first_alone(site, before):
+    first = site.begin(before["lock"])
+    second = site.run("upgrade", "--lock", str(before["lock"]), "--yes", "--grace", "0")
+    assert second.returncode == EXIT_FAILED and "another run holds this host" in second.stderr, second.stderr
+    assert "refused" in second.stderr and "rolled back" not in second.stderr
+    code, said = site.end(first)
+    assert code == 0, said
+    assert disagreements(before["plan"], before["there"], site.observe(), committed=True) == []
+    back = site.run("rollback", "--yes", "--grace", "0")
+    assert back.returncode == 0, back.stderr
 
 
 def test_a_cable_that_is_out_for_a_moment_does_no_harm(site, before):

@@ -40,7 +40,7 @@ def run(monkeypatch):
     """Roll out over three hosts, of which some fail; what was said, and the states."""
 
     class NoLeases:
-        def __init__(self, hosts):
+        def __init__(self, hosts, run):
             pass
 
         __enter__ = __exit__ = lambda *_: None

@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     verbs.add_parser("roll", help="restart the microVM pods that are ready, one after the other")
     one = verbs.add_parser("rollback", help="bring everything back to what it was before the transaction")
     one.add_argument("--reason", default="asked for", metavar="WORDS")
+    one.add_argument("--run", default="", metavar="NAME", help="only what this run began")
     one = verbs.add_parser("back", help="go back to a release that is kept here, as a transaction of its own")
     one.add_argument("--to", metavar="ID", help="which; by default the one that was left last")
     one.add_argument("--grace", type=float, default=30, metavar="SECONDS", help="how long the host must stay well")
@@ -158,8 +159,9 @@ def _gate(asked: argparse.Namespace) -> dict:
 
 
 def _rollback(asked: argparse.Namespace) -> dict:
-    """{"was_under_way", "last": what transaction.OUTCOME says}, once the guard has done it."""
-    if under_way := transaction.current() is not None:
+    """{"was_under_way", "last": transaction.OUTCOME}, once the guard has done it. Another run's change is left alone."""
+    found = transaction.current()
+    if under_way := found is not None and asked.run in ("", found.run):
         guard.ask(asked.reason)
     return {"was_under_way": under_way, "last": transaction.outcome()}
 

@@ -46,8 +46,12 @@ RestartSec=5
 TimeoutStartSec=900
 KillMode=process
 """
-HOLD = f"while IFS= read -r -t {LEASE_SECONDS} _; do cat /proc/uptime > {LEASE}.new && mv {LEASE}.new {LEASE}; done"
-"""The shell program that notes the lease: bash's, reading a line every RENEW_SECONDS from the run."""
+HOLD = (
+    f'while IFS= read -r -t {LEASE_SECONDS} _; do grep -qsF "$0" {PLACE}/state.json && '
+    f"cat /proc/uptime > {LEASE}.new && mv {LEASE}.new {LEASE}; done"
+)
+"""The shell program that notes the lease: bash's, reading a line every RENEW_SECONDS from the run that $0 names. Where
+the change is another run's, it notes nothing."""
 
 
 def arm() -> None:
