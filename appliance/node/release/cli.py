@@ -159,7 +159,7 @@ def _gate(asked: argparse.Namespace) -> dict:
 
 
 def _rollback(asked: argparse.Namespace) -> dict:
-    """{"was_under_way", "last": transaction.OUTCOME}, once the guard has done it. Another run's change is left alone."""
+    """{"was_under_way", "last": transaction.OUTCOME}, once the guard has done it. Another run is left alone."""
     found = transaction.current()
     if under_way := found is not None and asked.run in ("", found.run):
         guard.ask(asked.reason)
