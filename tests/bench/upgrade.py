@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from appliance import lock
 from appliance.lab import manage, state
 from tests.bench.deploy import by_phase, rounded, say
 from tests.conftest import on_host
@@ -68,8 +69,6 @@ class _Site(Site):
 
     def apt(self, found: dict) -> None:
         """What apt alone takes for the packages that the locks have in two versions."""
-        from appliance import lock
-
         old, new = (next(iter(lock.read(path)["platforms"].values())) for path in (self.old, self.new))
         kernels = [old["kernel"][0], new["kernel"][0]]
         changed = {
@@ -87,7 +86,8 @@ class _Site(Site):
     def back(self) -> None:
         """To the older release again, with nothing of the newer left in a cache."""
         self._do("deploy", "--lock", str(self.old))
-        on_host(self.host, "sh", "-c", "apt-get clean; rm -rf /var/lib/casemate/releases/*")
+        new = lock.read(self.new)["id"]
+        on_host(self.host, "sh", "-c", f"apt-get clean; rm -rf /var/lib/casemate/releases/{new}")
 
     def _install(self, words: list[str], seconds: list[float]) -> None:
         command = "DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install " + " ".join(words)
