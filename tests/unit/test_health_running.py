@@ -96,6 +96,14 @@ def test_a_well_host_is_ok_and_has_the_shape_of_the_design(host):
     assert all({"name", "version", "state"} <= set(one) for one in given["components"])
 
 
+def test_a_prometheus_after_a_clock_that_was_set_back_is_told_from_one_that_cannot_scrape(host):
+    page = json.loads(host.pages[f"{PROMETHEUS}/api/v1/targets?state=active"])
+    page["data"]["activeTargets"][0] |= {"health": "down", "lastError": "out of bounds"}
+    host.pages[f"{PROMETHEUS}/api/v1/targets?state=active"] = json.dumps(page)
+    (one,) = [one for one in found(host, "prometheus", "doctor", **SETTINGS) if not one["ok"]]
+    assert "clock was set back" in one["cause"] and "restart prometheus" in one["cure"]
+
+
 def test_a_bare_host_is_not_deployed(tmp_path):
     assert status.gather(bare(tmp_path), Settings())["health"] == "not deployed"
 

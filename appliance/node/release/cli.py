@@ -152,6 +152,7 @@ def _begin(asked: argparse.Namespace) -> dict:
 def _gate(asked: argparse.Namespace) -> dict:
     """{"committed": the lock's id}; the transaction goes on where the host is not well."""
     found = _transaction()
+    watch.follow_clock(found.since, found.monotonic)
     watch.gate(found.pods, found.failing, asked.grace, _report, json.loads(asked.rolled))
     transaction.commit(found)
     guard.disarm()

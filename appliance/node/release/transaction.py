@@ -242,6 +242,7 @@ def rollback(transaction: Transaction, reason: str, report: Callable[[str], None
     if restart:
         report("restarting what changed")
         watch.restart_what_changed(transaction.monotonic)
+        watch.follow_clock(transaction.since, transaction.monotonic)
     else:
         watch.reread_units()
     _note_outcome(transaction, "rolled back")

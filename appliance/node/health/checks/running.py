@@ -216,7 +216,15 @@ def prometheus(host: Host, settings: Settings) -> Iterator[Finding]:
     for target in targets:
         job = target["labels"].get("job", "unknown")
         state = target.get("health")
-        if state == "down":
+        if state == "down" and "out of bounds" in target.get("lastError", ""):
+            yield Finding(
+                ok=False,
+                of=job,
+                evidence=f"{target['scrapeUrl']}: {target['lastError']}",
+                cause="this host's clock was set back, and Prometheus goes by where it was before",
+                cure="systemctl restart prometheus; see that the clock is right and stays so (timedatectl)",
+            )
+        elif state == "down":
             yield Finding(
                 ok=False,
                 of=job,
