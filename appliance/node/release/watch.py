@@ -116,7 +116,8 @@ def restart_what_changed(since: float) -> None:
 def follow_clock(since: float, monotonic: float) -> None:
     """Restart Prometheus where the clock was set since that moment, given by both clocks.
 
-    It stamps samples by the time at which it began, counted on, and takes none once the clock is behind that (seen with 2.53).
+    It stamps samples by the time at which it began, counted on, and takes none once the clock is behind that (seen with
+    2.53).
     """
     if abs((time.time() - since) - (time.monotonic() - monotonic)) > _CLOCK_SECONDS:
         _systemctl("try-restart", "prometheus")
