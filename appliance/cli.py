@@ -19,6 +19,8 @@ VERBS = (
     "logs",
     "exec",
     "bench",
+    "backup",
+    "restore",
     "lock",
     "bundle",
     "upgrade",

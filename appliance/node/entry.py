@@ -12,6 +12,7 @@ KEEP_RELEASES = 3  # a rollback needs the one before
 RUN = Path("/run/casemate/microvm")
 
 PROGRAMS = {
+    "backup": "appliance.node.backup.cli",
     "bench": "appliance.node.bench.cli",
     "edge": "appliance.node.edge.cli",
     "health": "appliance.node.health.cli",

@@ -45,7 +45,7 @@ def ensure(volumes: list[dict[str, str]], check: bool = False, pool: Path = POOL
             report["new"].append(path.name)
             if not check:
                 _make(path, on_btrfs)
-        if on_btrfs and (0 if is_new else _limit(path)) != in_bytes(size):
+        if on_btrfs and (0 if is_new else limit(path)) != in_bytes(size):
             report["sized"].append(path.name)
             if not check:
                 _set_limit(pool, path, in_bytes(size))
@@ -69,7 +69,7 @@ def _make(path: Path, on_btrfs: bool) -> None:
         path.mkdir()
 
 
-def _limit(path: Path) -> int:
+def limit(path: Path) -> int:
     """The most bytes that a subvolume may hold; 0 without a limit, or where the pool counts none."""
     shown = subprocess.run(
         ["btrfs", "qgroup", "show", "-rf", "--raw", str(path)], capture_output=True, text=True, check=False

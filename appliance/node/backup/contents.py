@@ -1,0 +1,162 @@
+"""What a backup is made of: this host's pods with all that they name, its volumes, its configuration, its edge core.
+
+A backup is a directory in restic's repository:
+
+    manifest.json       what is in it and of which host and release (see `describe`)
+    pods/ configmaps/ secrets/   the documents that declare them, as files
+    volumes/NAME/       what pods wrote
+    host/ABSOLUTE/PATH  the files that Casemate wrote on the host
+    edge/               EdgeCore's configuration, certificates and database
+
+Images are named by digest, not saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from appliance.node.pods import manifest, objects
+from appliance.node.release import transaction
+from appliance.node.reset import records
+
+from . import selection
+from .selection import Filter, Selection
+
+VERSION = 1
+POOL = Path("/var/lib/casemate/pool")
+FOLDERS = {"pods": manifest.MANIFEST_DIRECTORY, "configmaps": objects.ROOT / "configmaps",
+           "secrets": objects.ROOT / "secrets"}  # fmt: skip
+_EDGE = {"etc": Path("/etc/kubeedge"), "state": Path("/var/lib/casemate/edge")}
+_DATABASE = Path("/var/lib/kubeedge/edgecore.db")
+
+
+def catalog(pool: Path = POOL) -> tuple[dict[str, manifest.Pod], list[selection.Pod], list[str]]:
+    """The declared pods by name, the same as a filter sees them, and the names of the volumes that there are."""
+    declared, _ = manifest.load_directory()
+    return declared, [_as_selectable(pod) for pod in declared.values()], volumes(pool)
+
+
+def volumes(pool: Path = POOL) -> list[str]:
+    """The pool's volumes."""
+    directory = pool / "volumes"
+    found = directory.iterdir() if directory.is_dir() else ()
+    return sorted(path.name for path in found if path.is_dir() and not path.name.startswith("."))
+
+
+def claims(pod: manifest.Pod) -> list[str]:
+    """The volumes that a pod claims."""
+    found = [volume.get("persistentVolumeClaim") for volume in pod.spec.get("volumes") or []]
+    return sorted({claim["claimName"] for claim in found if claim})
+
+
+def describe(host: str, selected: Selection, wanted: Filter, sizes: dict[str, int], images: list[dict],
+             consistent: bool) -> dict[str, Any]:  # fmt: skip
+    """What manifest.json says.
+
+    {"version", "host", "taken", "release", "lock", "distribution", "everything", "consistent", "pods": [{"name",
+    "namespace", "labels", "volumes", "configmaps", "secrets"}], "volumes": [{"name", "size"}], "configmaps", "secrets",
+    "images": [{"reference", "digest"}]}. Sizes are quotas in bytes, 0 for none; `consistent`: each volume is of one
+    moment.
+    """
+    declared, pods, _ = catalog()
+    known = {pod.name: pod for pod in pods}
+    return {
+        "version": VERSION,
+        "host": host,
+        "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "release": transaction.released().get("release", ""),
+        "lock": transaction.released().get("lock", ""),
+        "distribution": _distribution(),
+        "everything": wanted.is_everything,
+        "consistent": consistent,
+        "pods": [
+            {"name": name, "namespace": declared[name].namespace, "labels": dict(known[name].labels),
+             "volumes": list(known[name].volumes), "configmaps": list(known[name].configmaps),
+             "secrets": list(known[name].secrets)}
+            for name in selected.pods
+        ],
+        "volumes": [{"name": name, "size": sizes.get(name, 0)} for name in selected.volumes],
+        "configmaps": list(selected.configmaps),
+        "secrets": list(selected.secrets),
+        "images": images,
+    }  # fmt: skip
+
+
+def selectable(described: dict) -> tuple[list[selection.Pod], list[str]]:
+    """A backup's pods and volumes as a filter sees them."""
+    pods = [
+        selection.Pod(one["name"], one["labels"], tuple(one["volumes"]), tuple(one["configmaps"]),
+                      tuple(one["secrets"]))
+        for one in described["pods"]
+    ]  # fmt: skip
+    return pods, [one["name"] for one in described["volumes"]]
+
+
+def write(stage: Path, described: dict, selected: Selection) -> None:
+    """Put everything but the volumes into the stage, which is empty."""
+    (stage / "manifest.json").write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
+    declared, _ = manifest.load_directory()
+    for name in selected.pods:
+        _copy(Path(declared[name].source), stage / "pods" / f"{name}.yaml")
+    for kind, names in (("configmaps", selected.configmaps), ("secrets", selected.secrets)):
+        for name in names:
+            for source in FOLDERS[kind].glob(f"{name}.*"):
+                _copy(source, stage / kind / source.name)
+    if selected.host:
+        for path in [*records.files(), *(records.STATE / name for name in transaction.KEPT_BESIDE)]:
+            if path.is_dir():
+                shutil.copytree(path, stage / "host" / path.relative_to("/"), symlinks=True)
+            elif path.exists():
+                _copy(path, stage / "host" / path.relative_to("/"))
+        _edge(stage / "edge")
+
+
+def images() -> list[dict]:
+    """The engine's images, [{"reference", "digest"}]; none of an engine that is down, for the rest is to be saved."""
+    listed = subprocess.run(["ctr", "--timeout", "20s", "--namespace", "k8s.io", "images", "list"], capture_output=True,
+                            text=True, check=False)  # fmt: skip
+    rows = [line.split() for line in listed.stdout.splitlines()[1:]]
+    return [
+        {"reference": row[0], "digest": row[2]} for row in rows if len(row) > 2 and not row[0].startswith("sha256:")
+    ]
+
+
+def _edge(stage: Path) -> None:
+    """EdgeCore's files, and a copy of its database that is whole although it is in use."""
+    if not _DATABASE.exists():
+        return
+    for name, path in _EDGE.items():
+        if path.is_dir():
+            shutil.copytree(
+                path, stage / name, symlinks=True, ignore=shutil.ignore_patterns("*.sock", "staging", "aside*")
+            )
+    with contextlib.closing(sqlite3.connect(f"file:{_DATABASE}?mode=ro", uri=True, timeout=30)) as source, \
+            contextlib.closing(sqlite3.connect(stage / "edgecore.db")) as target:  # fmt: skip
+        source.backup(target)
+
+
+def _as_selectable(pod: manifest.Pod) -> selection.Pod:
+    named: dict[str, set[str]] = {"ConfigMap": set(), "Secret": set()}
+    for kind, name in objects.references(pod.spec):
+        named[kind].add(name)
+    labels = pod.manifest["metadata"].get("labels") or {}
+    return selection.Pod(pod.name, labels, tuple(claims(pod)), tuple(sorted(named["ConfigMap"])),
+                         tuple(sorted(named["Secret"])))  # fmt: skip
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)
+
+
+def _distribution() -> str:
+    from appliance.node.release import resolve
+
+    return resolve.platform()

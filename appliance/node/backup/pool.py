@@ -1,0 +1,115 @@
+"""The pool's volumes for a moment: read-only snapshots where it is btrfs, the volumes themselves elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from .contents import POOL
+from .settings import BackupError
+
+SNAPSHOTS = ".backup"  # below the pool: while a backup is made
+REPLACED = "replaced"  # below the pool: what a restore put away
+RESTORING = ".restoring"
+
+
+def is_btrfs(pool: Path = POOL) -> bool:
+    """Whether snapshots can be had."""
+    shown = subprocess.run(
+        ["stat", "--file-system", "--format=%T", str(pool)], capture_output=True, text=True, check=False
+    )
+    return shown.stdout.strip() == "btrfs"
+
+
+@contextlib.contextmanager
+def frozen(names: list[str], pool: Path = POOL) -> Iterator[dict[str, Path]]:
+    """Where each of the volumes can be read as it is at this moment. Raises BackupError."""
+    if not is_btrfs(pool):
+        yield {name: pool / "volumes" / name for name in names}
+        return
+    drop_snapshots(pool)
+    place = pool / SNAPSHOTS
+    place.mkdir(mode=0o700, exist_ok=True)
+    try:
+        for name in names:
+            source = pool / "volumes" / name
+            if _is_subvolume(source):
+                _run("btrfs", "subvolume", "snapshot", "-r", str(source), str(place / name))
+        yield {name: place / name if (place / name).is_dir() else pool / "volumes" / name for name in names}
+    finally:
+        drop_snapshots(pool)
+
+
+def drop_snapshots(pool: Path = POOL) -> None:
+    """Remove what a backup, or one that was killed, froze."""
+    place = pool / SNAPSHOTS
+    for snapshot in place.iterdir() if place.is_dir() else ():
+        _run("btrfs", "subvolume", "delete", str(snapshot))
+    with contextlib.suppress(OSError):
+        place.rmdir()
+
+
+def prepare(name: str, size: int, pool: Path = POOL) -> Path:
+    """An empty volume for what is being restored, not yet in its place. Raises BackupError."""
+    place = pool / RESTORING / "volumes" / name
+    drop(place)
+    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (pool / RESTORING).chmod(0o700)
+    if is_btrfs(pool):
+        _run("btrfs", "subvolume", "create", str(place))
+        if size:
+            _run("btrfs", "quota", "enable", str(pool))
+            _run("btrfs", "qgroup", "limit", str(size), str(place))
+    else:
+        place.mkdir()
+    return place
+
+
+def drop_restoring(pool: Path = POOL) -> None:
+    """Remove what a restore, or one that was killed, had fetched and not put in place."""
+    place = pool / RESTORING
+    for made in (place / "volumes").iterdir() if (place / "volumes").is_dir() else ():
+        drop(made)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def exchange(made: Path, name: str, pool: Path = POOL) -> Path | None:
+    """Put a volume that `prepare` made into its place; where the one that was there went, None where there was none."""
+    target, away = pool / "volumes" / name, None
+    if target.exists():
+        (pool / REPLACED).mkdir(mode=0o700, exist_ok=True)
+        away = pool / REPLACED / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}"
+        target.rename(away)
+    target.parent.mkdir(exist_ok=True)
+    made.rename(target)
+    return away
+
+
+def drop(place: Path) -> None:
+    """Remove a volume that is in nobody's use."""
+    if _is_subvolume(place):
+        _run("btrfs", "subvolume", "delete", str(place))
+    else:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def size_limit(name: str, pool: Path = POOL) -> int:
+    """A volume's quota in bytes, 0 for none."""
+    from appliance.node.storage.cli import limit
+
+    return limit(pool / "volumes" / name) if is_btrfs(pool) else 0
+
+
+def _is_subvolume(path: Path) -> bool:
+    shown = subprocess.run(["btrfs", "subvolume", "show", str(path)], capture_output=True, check=False)
+    return path.is_dir() and shown.returncode == 0
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BackupError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -1,0 +1,133 @@
+"""Calling restic: its environment, its progress, and its errors in words that say what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import settings
+from .settings import BackupError, Settings
+
+# What restic (0.14 to 0.18) says, by what it means. Seen with each of them in tests/e2e/test_backup.py.
+_MEANINGS = (
+    (r"wrong password or no key found", "the password is not this repository's",
+     "put the right one into backup_password; it is the one that the first backup was made with"),
+    (r"Is there a repository at the following location|unable to open config file|repository does not exist",
+     "there is no repository at {repository}", "is the disk mounted, the address right? A new one is made by the first "
+     "backup only where there never was one"),
+    (r"no space left on device|ENOSPC|disk quota exceeded", "there is no space left at {repository}",
+     "free some, or keep fewer backups (backup_keep) and run: appliance backup prune"),
+    (r"already locked (?:exclusively )?by", "another restic works on {repository}: {line}",
+     "wait for it; the lock of one that is gone is removed by the next run after half an hour"),
+    (r"connection refused|no route to host|network is unreachable|i/o timeout|no such host|dial tcp|server misbehaving|"
+     r"Connection (?:refused|timed out|reset)|Could not resolve hostname|unable to start the sftp session|"
+     r"ssh command exited|connection reset",
+     "{repository} cannot be reached: {line}",
+     "check the network and the back end; what was saved so far is used by the next run"),
+    (r"Access Denied|InvalidAccessKeyId|SignatureDoesNotMatch|403 Forbidden|401 Unauthorized|Permission denied",
+     "{repository} refuses us: {line}", "check backup_environment, or the key for sftp"),
+)  # fmt: skip
+
+
+class ResticError(BackupError):
+    """restic failed; `said` is the end of what it printed."""
+
+    def __init__(self, message: str, said: str):
+        super().__init__(message)
+        self.said = said
+
+
+class Restic:
+    """restic on this host's repository. Secrets reach it through files and its environment only."""
+
+    def __init__(self, configured: Settings, password: Path = settings.PASSWORD, environment: dict | None = None):
+        self.settings = configured
+        own = settings.environment() if environment is None else environment
+        self._environment = os.environ | own | {
+            "RESTIC_REPOSITORY": configured.repository, "RESTIC_PASSWORD_FILE": str(password),
+            "RESTIC_CACHE_DIR": str(settings.CACHE), "RESTIC_PROGRESS_FPS": "1", "LC_ALL": "C.UTF-8",
+        }  # fmt: skip
+
+    def run(self, *words: str, cwd: Path | None = None, on_json: Callable[[dict], None] | None = None,
+            fine: Sequence[int] = (0,)) -> str:  # fmt: skip
+        """Run restic and return what it prints; with `on_json` each line of it that is an object goes there instead.
+
+        Raises ResticError, with cause and cure where what restic says is known.
+        """
+        options = [word for option in self.settings.options for word in ("-o", option)]
+        process = subprocess.Popen(
+            ["restic", *options, *words], cwd=cwd, env=self._environment, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        kept: list[str] = []
+        errors = _Reader(process.stderr)
+        for line in process.stdout:
+            told = _object(line) if on_json else None
+            if told is None:
+                kept.append(line)
+            else:
+                on_json(told)
+        code = process.wait()
+        said = errors.text()
+        if code not in fine:
+            raise self._error(words[0], code, said or "".join(kept[-20:]))
+        return "".join(kept)
+
+    def snapshots(self, *words: str) -> list[dict]:
+        """This host's backups, oldest first."""
+        told = json.loads(
+            self.run("snapshots", "--json", "--host", self.settings.host, "--tag", "casemate", *words) or "[]"
+        )
+        return sorted(told or [], key=lambda one: one["time"])
+
+    def is_there(self) -> bool:
+        """Whether the repository exists. Raises ResticError where that cannot be told."""
+        try:
+            self.run("cat", "config")
+        except ResticError as error:
+            if re.search(_MEANINGS[1][0], error.said):
+                return False
+            raise
+        return True
+
+    def _error(self, verb: str, code: int, said: str) -> ResticError:
+        lines = [line for line in said.strip().splitlines() if line.strip()]
+        for pattern, cause, cure in _MEANINGS:
+            hit = next((line for line in lines if re.search(pattern, line, re.IGNORECASE)), "")
+            if hit:
+                cause = cause.format(repository=shown(self.settings.repository), line=hit.strip()[:200])
+                return ResticError(f"{cause}; {cure}", said)
+        last = " ".join(lines[-3:])[:400] or f"it ended with {code}"
+        return ResticError(f"restic {verb} failed: {last}", said)
+
+
+def shown(repository: str) -> str:
+    """A repository's address without the password that it may carry."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", repository)
+
+
+class _Reader:
+    """Reads a stream to its end beside another, so that neither fills up."""
+
+    def __init__(self, stream):
+        import threading
+
+        self._lines: list[str] = []
+        self._thread = threading.Thread(target=lambda: self._lines.extend(stream), daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        self._thread.join()
+        return "".join(self._lines)
+
+
+def _object(line: str) -> dict | None:
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None

@@ -1,0 +1,210 @@
+"""Making one backup: hooks, a moment of all volumes, restic; and keeping as many as the policy says."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from appliance.node.microvm.store import read_json, write_json
+
+from . import contents, hooks, pool, selection, settings
+from .restic import Restic, ResticError
+from .selection import Filter
+from .settings import STAGE, STATE, STATUS, BackupError
+
+TAG, EVERYTHING, PART = "casemate", "everything", "part"
+_SPARE_BYTES = 256 << 20  # what a local repository's file system has to have left, besides a first backup
+
+
+def status() -> dict:
+    """What is known of backups here: {"phase", "percent", "began", "last": the last run's outcome, "last_good"}.
+
+    An outcome is {"ok", "error", "id", "began", "ended", "bytes", "added", "everything", "consistent"}. {} before the
+    first.
+    """
+    return read_json(STATUS) or {}
+
+
+@contextlib.contextmanager
+def alone(what: str) -> Iterator[None]:
+    """Hold this host's backups for one run. Raises BackupError where another has them."""
+    STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (STATE / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise BackupError(
+                f"{lock.read().strip() or 'another run'} is under way on this host; wait for it"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"{what}, pid {os.getpid()}, since {time.strftime('%H:%M:%S')}")
+        lock.flush()
+        yield
+
+
+def backup(wanted: Filter, report: Callable[[str], None], keep: bool = False) -> dict:
+    """Save what `wanted` selects; the outcome, see `status`. With `keep`, forget what the policy no longer keeps.
+
+    Has to run in a mount namespace of its own (see cli.py). Raises BackupError, SelectionError.
+    """
+    configured = settings.load()
+    began = time.time()
+    with alone("a backup"):
+        try:
+            outcome = _backup(configured, wanted, report, began)
+        except Exception as error:
+            note(phase="idle", percent=0, last={"ok": False, "error": str(error), "began": began, "ended": time.time()})
+            raise
+        if keep:
+            forget(configured, report)
+        return outcome
+
+
+def forget(configured: settings.Settings, report: Callable[[str], None], dry: bool = False) -> dict:
+    """Remove what the policy does not keep, and what nothing needs then: {"kept": [id], "removed": [id]}.
+
+    Whole and partial backups are counted apart, and of each kind the last is always kept. Raises BackupError.
+    """
+    report("removing what the policy does not keep")
+    policy = {"last": 1} | configured.keep
+    policy["last"] = max(1, policy["last"])
+    words = [word for name, count in sorted(policy.items()) for word in (f"--keep-{name}", str(count))]
+    words += ["--host", configured.host, "--tag", TAG, "--group-by", "host,tags", "--dry-run" if dry else "--prune"]
+    told = Restic(configured).run("forget", "--json", *words)
+    groups = json.loads(told[told.find("[") : told.rfind("]") + 1] or "[]")
+    return {
+        "kept": [one["short_id"] for group in groups for one in group.get("keep") or []],
+        "removed": [one["short_id"] for group in groups for one in group.get("remove") or []],
+    }
+
+
+def _backup(configured: settings.Settings, wanted: Filter, report: Callable[[str], None], began: float) -> dict:
+    restic = Restic(configured)
+    note(phase="looking", percent=0, began=began)
+    _make_repository(restic, report)
+    restic.run("unlock")  # of runs that are gone; one that is there keeps its lock
+    declared, pods, volumes = contents.catalog()
+    selected = selection.select(pods, volumes, wanted)
+    chosen = [declared[name] for name in selected.pods]
+    consistent = pool.is_btrfs()
+    with hooks.around(chosen, report) as over, pool.frozen(list(selected.volumes)) as frozen:
+        if consistent:
+            over()  # pods go on as soon as the moment is taken
+        described = contents.describe(
+            configured.host, selected, wanted, {name: pool.size_limit(name) for name in selected.volumes},
+            contents.images(), consistent,
+        )  # fmt: skip
+        with _staged(described, selected, frozen):
+            _refuse_if_full(configured, restic, frozen)
+            report("saving")
+            told = _save(configured, restic, wanted, report)
+    outcome = {"ok": True, "error": "", "id": told["snapshot_id"][:8], "began": began, "ended": time.time(),
+               "bytes": told["total_bytes_processed"], "added": told["data_added"], "consistent": consistent,
+               "everything": wanted.is_everything}  # fmt: skip
+    note(phase="idle", percent=0, last=outcome, **({"last_good": outcome} if wanted.is_everything else {}))
+    return outcome
+
+
+def _make_repository(restic: Restic, report: Callable[[str], None]) -> None:
+    if restic.is_there():
+        return
+    if good := status().get("last_good"):
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime(good["ended"]))
+        raise BackupError(
+            f"the repository is gone: the last good backup was made at {when}, and nothing is there now. "
+            f"Is its disk mounted? For a new one: rm {STATUS}"
+        )
+    report("making the repository")
+    restic.run("init")
+
+
+@contextlib.contextmanager
+def _staged(described: dict, selected: selection.Selection, frozen: dict[str, Path]) -> Iterator[None]:
+    """Lay out the backup in STAGE: copies of small files, the volumes mounted."""
+    _clear_stage()
+    STAGE.mkdir(mode=0o700, parents=True)
+    try:
+        contents.write(STAGE, described, selected)
+        for name, path in frozen.items():
+            target = STAGE / "volumes" / name
+            target.mkdir(parents=True)
+            _mount(path, target)
+        yield
+    finally:
+        for name in frozen:
+            subprocess.run(["umount", "--lazy", str(STAGE / "volumes" / name)], capture_output=True, check=False)
+        _clear_stage()
+
+
+def _clear_stage() -> None:
+    """Remove what a run left; never through a mount."""
+    if mounted := [path for path in STAGE.glob("volumes/*") if path.is_mount()]:
+        raise BackupError(f"{mounted[0]} is mounted: another run has this host's stage")
+    shutil.rmtree(STAGE, ignore_errors=True)
+
+
+def _mount(path: Path, target: Path) -> None:
+    for words in (["--bind", str(path), str(target)], ["-o", "remount,bind,ro", str(target)]):
+        done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BackupError(f"mount {' '.join(words)}: {done.stderr.strip()}")
+
+
+def _refuse_if_full(configured: settings.Settings, restic: Restic, frozen: dict[str, Path]) -> None:
+    """A repository on a disk of this host must not fill it up."""
+    directory = Path(configured.repository.removeprefix("local:"))
+    if not directory.is_absolute() or not directory.is_dir():
+        return
+    needed = _SPARE_BYTES
+    if not restic.snapshots():  # the first one saves it all
+        used = subprocess.run(["du", "-sxB1", str(STAGE), *map(str, frozen.values())], capture_output=True, text=True,
+                              check=False)  # fmt: skip
+        needed += sum(int(line.split()[0]) for line in used.stdout.splitlines())
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise BackupError(
+            f"{directory} has {free >> 20} MiB left and the backup may need {needed >> 20}: free some space, or keep "
+            "fewer (backup_keep, then appliance backup prune)"
+        )
+
+
+def _save(configured: settings.Settings, restic: Restic, wanted: Filter, report: Callable[[str], None]) -> dict:
+    summary: dict = {}
+    said = 0.0
+
+    def on_json(told: dict) -> None:
+        nonlocal said
+        if told.get("message_type") == "summary":
+            summary.update(told)
+        elif told.get("message_type") == "status" and time.monotonic() - said > 1:
+            said = time.monotonic()
+            percent = round(100 * told.get("percent_done", 0))
+            note(phase="saving", percent=percent)
+            report(f"saving: {percent} %, {told.get('bytes_done', 0) >> 20} of {told.get('total_bytes', 0) >> 20} MiB")
+
+    words = [word for pattern in configured.exclude for word in ("--exclude", pattern)]
+    tags = f"{TAG},{EVERYTHING if wanted.is_everything else PART}"
+    try:
+        restic.run(
+            "backup", ".", "--json", "--host", configured.host, "--tag", tags, *words, cwd=STAGE, on_json=on_json
+        )
+    except ResticError as error:
+        if summary:  # it ended with 3: some files could not be read
+            raise BackupError(
+                f"backup {summary['snapshot_id'][:8]} was made, but not of all files: {error.said[-300:]}"
+            ) from None
+        raise
+    return summary
+
+
+def note(**fields: object) -> None:
+    """Remember these of `status`."""
+    write_json(STATUS, status() | fields)
