@@ -58,9 +58,10 @@ class Restic:
 
         Raises ResticError, with cause and cure where what restic says is known.
         """
+        # it must not go on when we are killed: what it reads is mounted for as long as it runs
         options = [word for option in self.settings.options for word in ("-o", option)]
         process = subprocess.Popen(
-            ["restic", *options, *words], cwd=cwd, env=self._environment, text=True,
+            ["setpriv", "--pdeathsig", "KILL", "restic", *options, *words], cwd=cwd, env=self._environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         kept: list[str] = []
