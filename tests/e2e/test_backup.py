@@ -27,7 +27,8 @@ def pod(name: str, volume: str, **labels: str) -> dict:
         "command": ["/bin/sh", "-c", write], "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     }  # fmt: skip
     claim = [{"name": "data", "persistentVolumeClaim": {"claimName": volume}}]
-    spec = {"containers": [container], "volumes": claim, "terminationGracePeriodSeconds": 1}
+    spec = {"containers": [container], "volumes": claim, "terminationGracePeriodSeconds": 1,
+            "securityContext": {"runAsUser": 0}}  # fmt: skip
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
 
 
