@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance import edge, manifests, schema
+from appliance import backups, edge, manifests, schema
 from appliance.connection_variables import known_connection_variables
 from appliance.errors import UsageError
 from appliance.formats import CIDR, CIDR6, DNS_NAME, ENDPOINT, PORT, is_address
@@ -168,6 +168,8 @@ class _HostJudge:
         yield from self._networks()
         for name, finding in edge.check_edge(self._value):
             yield self._problem(name, finding, edge.DOCUMENTED)
+        for name, finding in backups.check_backups(self._value):
+            yield self._problem(name, finding, backups.DOCUMENTED)
         yield from self._volumes()
 
     def _host_key(self) -> str:

@@ -41,6 +41,7 @@ from appliance.positions import KeyPath, suggestion
 # Variable (or `list[].key` inside one) to the form its value must have. An empty string is always accepted where the
 # role's default is empty: it means "not given".
 FORMATS: dict[str, Format] = {
+    "backup_password_file": PATH,
     "edge_broker_address": ENDPOINT,
     "edge_checksum": CHECKSUM,
     "edge_cloud_address": REMOTE,
@@ -282,7 +283,8 @@ def clear_secrets(name: str, value: object, option: Option | None = None, path: 
     elif isinstance(value, Mapping):
         nested = option.options if option else {}
         for key, item in value.items():
-            yield from clear_secrets(str(key), item, nested.get(key), (*path, str(key)))
+            inherited = option if option is not None and option.no_log else None  # all in it is secret
+            yield from clear_secrets(str(key), item, nested.get(key) or inherited, (*path, str(key)))
     elif isinstance(value, list):
         for number, item in enumerate(value):
             yield from clear_secrets(name, item, option.element if option else None, (*path, number))

@@ -14,7 +14,6 @@ from appliance.lab import state
 from tests.conftest import ROOT, appliance, on_host
 
 pytestmark = pytest.mark.lab
-PROGRAM = "/usr/lib/casemate/bin/casemate-backup"
 VOLUMES = "/var/lib/casemate/pool/volumes"
 SECRET = "one very secret word"
 
@@ -171,13 +170,13 @@ def test_two_at_once_and_a_run_that_is_killed_leave_the_next_one_its_way(site, f
     assert any(b"saving" in line for line in run.stderr)
     second = site.run("backup", "now")
     assert second.returncode == 1 and "a backup, pid" in second.stdout and "is under way" in second.stdout
-    site.sh(f"pkill -KILL -f {PROGRAM}")
+    site.sh("pkill -KILL -f '[c]asemate-backup now'")
     os.kill(run.pid, signal.SIGKILL)
     run.communicate()
     end = time.monotonic() + 30
     while site.sh("pgrep restic || true") and time.monotonic() < end:
         time.sleep(0.5)
-    assert site.sh("pgrep restic || true; grep backup/stage /proc/mounts || true") == ""
+    assert site.sh("pgrep restic || true; grep casemate/backup /proc/mounts || true") == ""
     assert site.ask("backup", "now")["everything"]
     assert site.sh("ls -A /var/lib/casemate/pool") == "replaced\nvolumes\n"
     assert site.run("backup", "verify").returncode == 0

@@ -26,7 +26,7 @@ from appliance.node.pods import manifest, objects
 from appliance.node.release import transaction
 from appliance.node.reset import records
 
-from . import selection
+from . import selection, settings
 from .selection import Filter, Selection
 
 VERSION = 1
@@ -110,7 +110,10 @@ def write(stage: Path, described: dict, selected: Selection) -> None:
             for source in FOLDERS[kind].glob(f"{name}.*"):
                 _copy(source, stage / kind / source.name)
     if selected.host:
+        ours = {settings.PASSWORD, settings.ENVIRONMENT, settings.KEY}  # of no use to who can read the backup
         for path in [*records.files(), *(records.STATE / name for name in transaction.KEPT_BESIDE)]:
+            if path in ours:
+                continue
             if path.is_dir():
                 shutil.copytree(path, stage / "host" / path.relative_to("/"), symlinks=True)
             elif path.exists():

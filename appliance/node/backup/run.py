@@ -79,7 +79,8 @@ def forget(configured: settings.Settings, report: Callable[[str], None], dry: bo
     words = [word for name, count in sorted(policy.items()) for word in (f"--keep-{name}", str(count))]
     words += ["--host", configured.host, "--tag", TAG, "--group-by", "host,tags", "--dry-run" if dry else "--prune"]
     told = Restic(configured).run("forget", "--json", *words)
-    groups = json.loads(told[told.find("[") : told.rfind("]") + 1] or "[]")
+    # what prune says comes after it
+    groups, _ = json.JSONDecoder().raw_decode(told, told.index("[")) if "[" in told else ([], 0)
     return {
         "kept": [one["short_id"] for group in groups for one in group.get("keep") or []],
         "removed": [one["short_id"] for group in groups for one in group.get("remove") or []],

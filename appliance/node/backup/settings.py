@@ -10,7 +10,9 @@ DECLARED = Path("/etc/casemate/backup.json")
 PASSWORD = Path("/etc/casemate/backup.password")  # root's alone
 ENVIRONMENT = Path("/etc/casemate/backup.env")  # NAME=value lines for restic: credentials of its back end; root's alone
 STATE = Path("/var/lib/casemate/backup")
-STAGE = STATE / "stage"  # always the same path, by which restic finds what it saved before
+KEY = Path("/etc/casemate/backup.key")  # to log in with by sftp; root's alone
+# In memory, for it holds secrets; always the same path, by which restic finds what it saved before.
+STAGE = Path("/run/casemate/backup")
 STATUS = STATE / "status.json"
 CACHE = Path("/var/cache/casemate-restic")
 
