@@ -123,6 +123,8 @@ def write(stage: Path, described: dict, selected: Selection) -> None:
 
 def images() -> list[dict]:
     """The engine's images, [{"reference", "digest"}]; none of an engine that is down, for the rest is to be saved."""
+    if not shutil.which("ctr"):
+        return []
     listed = subprocess.run(["ctr", "--timeout", "20s", "--namespace", "k8s.io", "images", "list"], capture_output=True,
                             text=True, check=False)  # fmt: skip
     rows = [line.split() for line in listed.stdout.splitlines()[1:]]
