@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.errors import UnreachableError, UsageError
+from appliance.errors import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, UnreachableError, UsageError
 from appliance.inventory import GUIDE, Host
 from appliance.lab import nspawn
 from appliance.lab.leader import leader_of
@@ -73,6 +73,14 @@ def _ask(host: Host, command: list[str], heard: Callable[[Host, str], None]) -> 
     if code == _NO_PROGRAM:
         error = [f"{command[0]} is not there: `appliance deploy` installs it"]
     return Answer(host, error=error[0], unreachable=code == _SSH_FAILED and _connection(host) == "ssh")
+
+
+def exit_code(answers: Iterable[Answer]) -> int:
+    """Our exit code of a question to several hosts."""
+    answers = list(answers)
+    if any(answer.error and not answer.unreachable for answer in answers):
+        return EXIT_FAILED
+    return EXIT_UNREACHABLE if any(answer.unreachable for answer in answers) else EXIT_OK
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from appliance.commands.common import (
     target_options,
     yes_option,
 )
-from appliance.errors import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, UsageError
+from appliance.errors import UsageError
 from appliance.inventory import Host
 
 PROGRAM = "/usr/lib/casemate/bin/casemate-backup"
@@ -97,7 +97,7 @@ def list_(inventory: tuple, limit: str | None, output: str) -> None:
         if told["last"] and not told["last"]["ok"]:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(told["last"]["ended"]))
             console.print(f"  the last run, {when}, failed: {told['last']['error']}", style="red", markup=False)
-    sys.exit(_code(answers))
+    sys.exit(reach.exit_code(answers))
 
 
 @command.command("show")
@@ -194,16 +194,10 @@ def _show(answers: list[reach.Answer], output: str, words: Callable[[dict], str]
             text = answer.error.removeprefix("casemate-backup: ") or words(answer.value)
             results_console().print(f"[{style}]{state:<7}[/] {answer.host.name:<20} ", end="")
             results_console().print(text, markup=False)
-    sys.exit(_code(answers))
+    sys.exit(reach.exit_code(answers))
 
 
 def _json(answers: list[reach.Answer]) -> None:
     errors = [{"error": one.error.removeprefix("casemate-backup: ")} if one.error else {} for one in answers]
     print_json({"hosts": [{"name": one.host.name, **(one.value or {}), **error}
                           for one, error in zip(answers, errors, strict=True)]})  # fmt: skip
-
-
-def _code(answers: list[reach.Answer]) -> int:
-    if any(answer.error and not answer.unreachable for answer in answers):
-        return EXIT_FAILED
-    return EXIT_UNREACHABLE if any(answer.unreachable for answer in answers) else EXIT_OK

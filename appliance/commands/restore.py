@@ -7,7 +7,7 @@ import click
 from appliance import reach
 from appliance.commands.backup import PROGRAM, filter_options, filter_words, said, size
 from appliance.commands.common import load_inventory, print_json, results_console, target_options, yes_option
-from appliance.errors import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, UsageError
+from appliance.errors import EXIT_OK, UsageError
 
 
 @click.command("restore")
@@ -62,7 +62,7 @@ def _end(answer: reach.Answer, output: str, what: str) -> None:
         results_console().print(f"failed  {answer.host.name}: {error}", style="red", markup=False)
     else:
         _show(answer.value, what)
-    sys.exit(EXIT_UNREACHABLE if answer.unreachable else EXIT_FAILED if error else EXIT_OK)
+    sys.exit(reach.exit_code([answer]))
 
 
 def _show(told: dict, what: str) -> None:

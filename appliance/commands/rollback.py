@@ -14,7 +14,7 @@ from appliance.commands.common import (
     target_options,
     yes_option,
 )
-from appliance.errors import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, UsageError
+from appliance.errors import EXIT_OK, UsageError
 from appliance.inventory import Host
 from appliance.rollout import PROGRAM
 
@@ -44,7 +44,7 @@ def command(
     kept = reach.ask(hosts, PROGRAM, "kept")
     if only_list or any(answer.error for answer in kept):
         _show(kept, output)
-        sys.exit(_code(kept))
+        sys.exit(reach.exit_code(kept))
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("rollback changes hosts, and there is no terminal to ask on", cure="give --yes")
@@ -67,19 +67,13 @@ def command(
         for one in told:
             words = one["error"].removeprefix("casemate-release: ") or f"{one['from'] or 'no lock'} -> {one['to']}"
             results_console().print(f"{one['state']:<12} {one['name']:<20} {words}", markup=False)
-    sys.exit(_code(answers))
+    sys.exit(reach.exit_code(answers))
 
 
 def _said(host: Host, line: str) -> None:
     """What a host is doing, as it says it; an error is shown with what came of it."""
     if line and not line.startswith("casemate-release: "):
         progress(f"{host.name}: {line}")
-
-
-def _code(answers: list[reach.Answer]) -> int:
-    if any(answer.error and not answer.unreachable for answer in answers):
-        return EXIT_FAILED
-    return EXIT_UNREACHABLE if any(answer.unreachable for answer in answers) else EXIT_OK
 
 
 def _show(kept: list[reach.Answer], output: str) -> None:
