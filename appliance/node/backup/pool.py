@@ -15,6 +15,7 @@ from .settings import BackupError
 SNAPSHOTS = ".backup"  # below the pool: while a backup is made
 REPLACED = "replaced"  # below the pool: what a restore put away
 RESTORING = ".restoring"
+_SUBVOLUME = 256
 
 
 def is_btrfs(pool: Path = POOL) -> bool:
@@ -105,8 +106,8 @@ def size_limit(name: str, pool: Path = POOL) -> int:
 
 
 def _is_subvolume(path: Path) -> bool:
-    shown = subprocess.run(["btrfs", "subvolume", "show", str(path)], capture_output=True, check=False)
-    return path.is_dir() and shown.returncode == 0
+    """A subvolume's root is always inode 256 of its file system."""
+    return path.is_dir() and path.stat().st_ino == _SUBVOLUME and is_btrfs(path)
 
 
 def _run(*command: str) -> None:
