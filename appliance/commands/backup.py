@@ -10,13 +10,12 @@ from appliance import reach
 from appliance.commands.common import (
     load_inventory,
     print_json,
-    progress,
     results_console,
     target_options,
+    tell,
     yes_option,
 )
 from appliance.errors import UsageError
-from appliance.inventory import Host
 
 PROGRAM = "/usr/lib/casemate/bin/casemate-backup"
 
@@ -176,13 +175,7 @@ def size(count: float) -> str:
 
 def _ask(inventory: tuple, limit: str | None, *words: str, quiet: bool = False) -> list[reach.Answer]:
     hosts = load_inventory(inventory, limit).hosts
-    return reach.ask(hosts, PROGRAM, *words, heard=(lambda host, line: None) if quiet else said)
-
-
-def said(host: Host, line: str) -> None:
-    """What a host is doing, as it says it; an error is shown with what came of it."""
-    if line and not line.startswith("casemate-backup: "):
-        progress(f"{host.name}: {line}")
+    return reach.ask(hosts, PROGRAM, *words, heard=(lambda host, line: None) if quiet else tell)
 
 
 def _show(answers: list[reach.Answer], output: str, words: Callable[[dict], str]) -> None:

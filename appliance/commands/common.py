@@ -20,7 +20,7 @@ from appliance.errors import CasemateError, UsageError
 from appliance.render import JsonLines, People
 
 if TYPE_CHECKING:
-    from appliance.inventory import Inventory
+    from appliance.inventory import Host, Inventory
 
 DEFAULT_INVENTORY = Path("inventories/lab")
 UNLIMITED = 100_000  # columns
@@ -148,3 +148,9 @@ def report_error(error: CasemateError) -> None:
         click.echo(f"  where: {error.place}", err=True)
     if error.cure:
         click.echo(f"  cure:  {error.cure}", err=True)
+
+
+def tell(host: "Host", line: str) -> None:
+    """What a host's program is doing, as it says it; its last words, which have its name, are shown as the outcome."""
+    if line and not line.startswith(("casemate-release: ", "casemate-backup: ")):
+        progress(f"{host.name}: {line}")

@@ -5,8 +5,8 @@ import sys
 import click
 
 from appliance import reach
-from appliance.commands.backup import PROGRAM, filter_options, filter_words, said, size
-from appliance.commands.common import load_inventory, print_json, results_console, target_options, yes_option
+from appliance.commands.backup import PROGRAM, filter_options, filter_words, size
+from appliance.commands.common import load_inventory, print_json, results_console, target_options, tell, yes_option
 from appliance.errors import EXIT_OK, UsageError
 
 
@@ -50,7 +50,7 @@ def command(
         _show(answer.value, "would restore")
         if not click.confirm("Restore?", err=True, default=False):
             sys.exit(EXIT_OK)
-    (answer,) = reach.ask(hosts, PROGRAM, "restore", *words, heard=said)
+    (answer,) = reach.ask(hosts, PROGRAM, "restore", *words, heard=tell)
     _end(answer, output, "restored")
 
 

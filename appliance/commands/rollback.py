@@ -12,10 +12,10 @@ from appliance.commands.common import (
     progress,
     results_console,
     target_options,
+    tell,
     yes_option,
 )
 from appliance.errors import EXIT_OK, UsageError
-from appliance.inventory import Host
 from appliance.rollout import PROGRAM
 
 
@@ -55,7 +55,7 @@ def command(
             sys.exit(EXIT_OK)
     progress(f"going back on {', '.join(host.name for host in hosts)}")
     words = [*(["--to", to] if to else []), "--grace", str(grace)]
-    answers = reach.ask(hosts, PROGRAM, "back", *words, heard=_said)
+    answers = reach.ask(hosts, PROGRAM, "back", *words, heard=tell)
     told = [
         {"name": one.host.name, "state": "rolled back" if not one.error else "failed", "error": one.error}
         | (one.value or {})
@@ -68,12 +68,6 @@ def command(
             words = one["error"].removeprefix("casemate-release: ") or f"{one['from'] or 'no lock'} -> {one['to']}"
             results_console().print(f"{one['state']:<12} {one['name']:<20} {words}", markup=False)
     sys.exit(reach.exit_code(answers))
-
-
-def _said(host: Host, line: str) -> None:
-    """What a host is doing, as it says it; an error is shown with what came of it."""
-    if line and not line.startswith("casemate-release: "):
-        progress(f"{host.name}: {line}")
 
 
 def _show(kept: list[reach.Answer], output: str) -> None:

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from . import settings
 from .settings import BackupError, Settings
 
-# What restic (0.14 to 0.18) says, by what it means. Seen with each of them in tests/e2e/test_backup.py.
+# What restic says, by what it means; of these, tests/e2e/test_backup.py has made the first two happen, with 0.14.
 _MEANINGS = (
     (r"wrong password or no key found", "the password is not this repository's",
      "put the right one into backup_password; it is the one that the first backup was made with"),
@@ -44,22 +44,20 @@ class ResticError(BackupError):
 class Restic:
     """restic on this host's repository. Secrets reach it through files and its environment only."""
 
-    def __init__(self, configured: Settings, password: Path = settings.PASSWORD, environment: dict | None = None):
+    def __init__(self, configured: Settings):
         self.settings = configured
-        own = settings.environment() if environment is None else environment
-        self._environment = os.environ | own | {
-            "RESTIC_REPOSITORY": configured.repository, "RESTIC_PASSWORD_FILE": str(password),
+        self._environment = os.environ | settings.environment() | {
+            "RESTIC_REPOSITORY": configured.repository, "RESTIC_PASSWORD_FILE": str(settings.PASSWORD),
             "RESTIC_CACHE_DIR": str(settings.CACHE), "RESTIC_PROGRESS_FPS": "1", "LC_ALL": "C.UTF-8",
         }  # fmt: skip
 
-    def run(self, *words: str, cwd: Path | None = None, on_json: Callable[[dict], None] | None = None,
-            fine: Sequence[int] = (0,)) -> str:  # fmt: skip
+    def run(self, *words: str, cwd: Path | None = None, on_json: Callable[[dict], None] | None = None) -> str:
         """Run restic and return what it prints; with `on_json` each line of it that is an object goes there instead.
 
         Raises ResticError, with cause and cure where what restic says is known.
         """
-        # it must not go on when we are killed: what it reads is mounted for as long as it runs
         options = [word for option in self.settings.options for word in ("-o", option)]
+        # it must not go on when we are killed: what it reads is mounted for as long as it runs
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "restic", *options, *words], cwd=cwd, env=self._environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -74,15 +72,13 @@ class Restic:
                 on_json(told)
         code = process.wait()
         said = errors.text()
-        if code not in fine:
+        if code:
             raise self._error(words[0], code, said or "".join(kept[-20:]))
         return "".join(kept)
 
-    def snapshots(self, *words: str) -> list[dict]:
+    def snapshots(self) -> list[dict]:
         """This host's backups, oldest first."""
-        told = json.loads(
-            self.run("snapshots", "--json", "--host", self.settings.host, "--tag", "casemate", *words) or "[]"
-        )
+        told = json.loads(self.run("snapshots", "--json", "--host", self.settings.host, "--tag", "casemate") or "[]")
         return sorted(told or [], key=lambda one: one["time"])
 
     def is_there(self) -> bool:
