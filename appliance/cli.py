@@ -21,6 +21,7 @@ VERBS = (
     "bench",
     "backup",
     "restore",
+    "migrate",
     "lock",
     "bundle",
     "upgrade",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from appliance.errors import EXIT_FAILED, EXIT_OK, EXIT_UNREACHABLE, UnreachableError, UsageError
 from appliance.inventory import GUIDE, Host
@@ -72,7 +73,29 @@ def _ask(host: Host, command: list[str], heard: Callable[[Host, str], None]) -> 
     error = [line for line in said if line][-1:] or [f"{command[0]} ended with {code}"]
     if code == _NO_PROGRAM:
         error = [f"{command[0]} is not there: `appliance deploy` installs it"]
-    return Answer(host, error=error[0], unreachable=code == _SSH_FAILED and _connection(host) == "ssh")
+    return Answer(host, error=error[0], unreachable=is_unreachable(host, code))
+
+
+@contextlib.contextmanager
+def connect(host: Host, *command: str, stderr: IO | None = None) -> Iterator[subprocess.Popen]:
+    """Run `command` on the host with pipes to its input and from its output; it is dead at the end.
+
+    A Ctrl-C that ends us does not end it: what it is told last is ours to say. Raises UnreachableError, UsageError.
+    """
+    with subprocess.Popen(
+        argv(host, list(command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            with _kept_awake(process.pid):
+                yield process
+        finally:
+            process.kill()
+
+
+def is_unreachable(host: Host, code: int) -> bool:
+    """Whether this exit code of `connect`'s or of `ask`'s process means that the host was not reached."""
+    return code == _SSH_FAILED and _connection(host) == "ssh"
 
 
 def exit_code(answers: Iterable[Answer]) -> int:

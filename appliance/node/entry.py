@@ -16,6 +16,7 @@ PROGRAMS = {
     "bench": "appliance.node.bench.cli",
     "edge": "appliance.node.edge.cli",
     "health": "appliance.node.health.cli",
+    "migrate": "appliance.node.migrate.cli",
     "pod": "appliance.node.pods.cli",
     "microvm": "appliance.node.microvm.cli",
     "release": "appliance.node.release.cli",

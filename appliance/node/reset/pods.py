@@ -22,6 +22,7 @@ def reset(remover: Remover, options: dict) -> None:
     for name in _runners():
         remover.do(f"unit {name}", lambda name=name: run("systemctl", "stop", name))
     _sandboxes(remover)
+    remover.tree(records.STATE / "migrate")
     if not remover.check:
         run("systemctl", "reset-failed", "casemate-pod*", check=False)
         run("systemctl", "stop", "system-casemate\\x2dpod.slice", "casemate.slice", check=False)
