@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,11 +12,11 @@ from appliance.node.backup import contents, pool, selection
 from appliance.node.backup.selection import Filter
 from appliance.node.edge import settings as edge
 from appliance.node.pods import manifest, objects, settings
-from appliance.node.pods.cri import Cri
 from appliance.node.pods.manifest import Pod
 from appliance.node.release import transaction
 
 from . import papers
+from . import pods as here
 
 _SPARE_BYTES = 64 << 20  # what the target's pool is to have left
 _SUBVOLUME = 256
@@ -67,13 +66,12 @@ def check(offered: dict[str, Any], ignored: list[dict[str, Any]]) -> dict[str, A
     `ignored` are arrivals of before (see records.py) that will be put away first.
     """
     values = settings.load()
-    cri = Cri(values.socket)
     names = {kind: {name for one in ignored for name in one.get(kind, [])} for kind in ("pods", "volumes")}
     paths = {path for one in ignored for path in one.get("documents", [])}
     declared, _, there = contents.catalog()
     others = {name: pod for name, pod in declared.items() if name not in names["pods"]}
     problems, notes = _host_problems(), []
-    handlers = sorted(json.loads(cri.call("Status", verbose=True).info["config"])["containerd"]["runtimes"])
+    handlers = here.handlers()
     for one in offered["pods"]:
         name, handler = one["name"], one["manifest"]["spec"].get("runtimeClassName") or values.default_handler
         problems += [f"pod {name}: {problem}" for problem in manifest.check(one["manifest"], values.default_handler)]
@@ -95,7 +93,7 @@ def check(offered: dict[str, Any], ignored: list[dict[str, Any]]) -> dict[str, A
             bring.append([one["kind"], one["name"]])
         elif one["kind"] != "pods" and _sum(path) != one["sha256"]:
             problems.append(f"{path} is there already, and says something else")
-    missing, differing = _compare_images(cri, offered["images"], others)
+    missing, differing = _compare_images(offered["images"], others)
     problems += differing
     needed = sum(one["bytes"] for one in offered["volumes"])
     free = shutil.disk_usage(pool.POOL).free if pool.POOL.is_dir() else 0
@@ -145,19 +143,18 @@ def _host_problems() -> list[str]:
 
 
 def _images(pods: list[Pod]) -> list[dict[str, str]]:
-    cri = Cri(settings.load().socket)
     found = []
     for reference in sorted({one["image"] for pod in pods for one in pod.init_containers + pod.containers}):
-        if identity := cri.call("ImageStatus", image={"image": reference}).image.id:
+        if identity := here.image(reference):
             found.append({"reference": reference, "id": identity})
     return found
 
 
-def _compare_images(cri: Cri, images: list[dict], others: dict[str, Pod]) -> tuple[list[str], list[str]]:
+def _compare_images(images: list[dict], others: dict[str, Pod]) -> tuple[list[str], list[str]]:
     """The references that are to be brought, and those that name something else there that is in use."""
     missing, problems = [], []
     for one in images:
-        there = cri.call("ImageStatus", image={"image": one["reference"]}).image.id
+        there = here.image(one["reference"])
         if there == one["id"]:
             continue
         missing.append(one["reference"])

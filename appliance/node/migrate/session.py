@@ -85,6 +85,8 @@ def serve(session: Session, verbs: dict[str, Callable[..., object]], foreseen: t
             session.tell(done=None)
             return 0
         try:
+            if verb not in verbs:
+                raise MigrationError(f"{verb} is not for an end without --id")
             session.tell(done=verbs[verb](**asked))
         except (MigrationError, *foreseen) as error:
             session.tell(error=str(error))

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from appliance.node.backup import contents, pool
 from appliance.node.backup.selection import Filter
-from appliance.node.pods import settings, sync, teardown, units
-from appliance.node.pods.cri import Cri
-from appliance.node.pods.translate import managed_labels
 
-from . import gate, offer, papers, records, streams
+from . import offer, papers, pods, records, streams
 from .session import MigrationError, Session
 
 
@@ -55,8 +51,7 @@ class Source:
 
     def send_image(self, reference: str) -> int:
         """Send an image's content; the number of bytes."""
-        image = Cri(settings.load().socket).call("ImageStatus", image={"image": reference}).image
-        return streams.send_image(self._session, [*image.repo_tags, *image.repo_digests, reference][0])
+        return streams.send_image(self._session, pods.stored(reference))
 
     def freeze(self, number: int) -> None:
         """Take round `number` of all volumes; they are sent one by one."""
@@ -71,22 +66,14 @@ class Source:
     def stop(self) -> None:
         """Stop the pods, each within its grace period. From here on undo() starts them again."""
         records.note(records.LEAVING, {"id": self._identity, "phase": "stopped", "pods": self._pods()})
-        self._stopped.enter_context(sync.lock())
-        cri = Cri(settings.load().socket)
-
-        def stop(name: str) -> None:
-            units.stop(name)
-            for sandbox in cri.sandboxes(managed_labels(name)):
-                teardown.stop_sandbox(cri, sandbox)
-
-        with ThreadPoolExecutor(len(self._pods())) as threads:
-            list(threads.map(stop, self._pods()))
+        self._stopped.enter_context(pods.held())
+        pods.stop(self._pods())
 
     def start(self, seconds: float) -> str:
         """Start the pods again, as they stay; why they are not ready after so many seconds, "" where they are."""
         self._stopped.close()
         undo()
-        return gate.ready(self._pods(), seconds)
+        return pods.ready(self._pods(), seconds)
 
     def let_go(self) -> list[str]:
         """Remove the pods from here; where what they had is kept."""
@@ -119,7 +106,7 @@ def undo() -> None:
     if note and note["phase"] == "letting go":
         _let_go(note)
     elif note:
-        units.restart(note["pods"])
+        pods.start(note["pods"])
         records.drop(records.LEAVING)
     streams.drop(streams.LEAVING)
 
@@ -127,11 +114,9 @@ def undo() -> None:
 def _let_go(note: dict[str, Any]) -> list[str]:
     """Can be cut off anywhere and be done again: what is away already is passed over."""
     kept = []
-    with sync.lock():
+    with pods.held():
         kept += [papers.put_away(Path(path)) for path in note["documents"]]
-        values = settings.load()
-        with ThreadPoolExecutor(len(note["pods"])) as threads:
-            list(threads.map(lambda name: sync.remove(name, values), note["pods"]))
+        pods.remove(note["pods"])
     for name in note["volumes"]:
         place = pool.POOL / "volumes" / name
         if place.exists():

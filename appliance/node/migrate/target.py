@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from appliance.node.backup import pool
-from appliance.node.pods import settings, sync
-from appliance.node.pods.cri import Cri
 
-from . import gate, offer, papers, records, streams
+from . import offer, papers, records, streams
+from . import pods as here
 from .session import MigrationError, Session
 
 
@@ -44,11 +43,9 @@ class Target:
         note = records.load(records.ARRIVED / f"{identity}.json")
         if note is None:
             return []
-        with sync.lock():
+        with here.held():
             kept = [papers.put_away(Path(path)) for path in reversed(note["documents"])]
-            values = settings.load()
-            for name in note["pods"]:
-                sync.remove(name, values)
+            here.remove(note["pods"])
         for name in note["volumes"]:
             place = pool.POOL / "volumes" / name
             if place.exists():
@@ -59,7 +56,7 @@ class Target:
     def begin(self, source: str, pods: list[str], volumes: list[dict], documents: list[list[str]]) -> None:
         """Note what is about to come: from here on undo() removes it. `source` is a host's name, for people."""
         self._note = {
-            "id": self._identity, "from": source, "phase": "receiving", "pods": pods, "displaced": {},
+            "id": self._identity, "from": source, "phase": "receiving", "pods": pods, "displaced": {}, "unplaced": [],
             "volumes": [one["name"] for one in volumes],
             "documents": [str(papers.place(kind, name)) for kind, name in documents],
         }  # fmt: skip
@@ -71,7 +68,7 @@ class Target:
 
     def has_image(self, reference: str, identity: str) -> bool:
         """Whether a reference names this very image here."""
-        return Cri(settings.load().socket).call("ImageStatus", image={"image": reference}).image.id == identity
+        return here.comes_to_be(reference, identity)
 
     def documents(self, documents: list[dict[str, str]]) -> None:
         """What `start` is to declare: [{"kind", "name", "text"}]; nothing is written before."""
@@ -99,7 +96,7 @@ class Target:
                 records.note(records.ARRIVING, self._note)
         for one in self._documents:
             papers.write(one["kind"], one["name"], one["text"])
-        if trouble := gate.ready(self._note["pods"], seconds):
+        if trouble := here.ready(self._note["pods"], seconds):
             raise MigrationError(f"not ready after {seconds:g} s: {trouble}")
 
     def arrived(self) -> None:
@@ -113,19 +110,19 @@ def undo() -> None:
     """Remove all that a migration brought here that never came to its end. Can be cut off and be done again."""
     note = records.load(records.ARRIVING)
     if note and note["phase"] == "placing":
-        with sync.lock():
+        with here.held():
             for path in note["documents"]:
                 Path(path).unlink(missing_ok=True)
-            values = settings.load()
-            for name in note["pods"]:
-                sync.remove(name, values)
+            here.remove(note["pods"])
     streams.drop(streams.ARRIVING)
     if note:
-        for name in list(note["volumes"]):
-            if streams.prepared(name).exists():  # then what is in its place is another's
-                pool.drop(streams.prepared(name))
-            elif note["phase"] == "placing":
-                pool.drop(pool.POOL / "volumes" / name)
+        # noted before anything is removed: what is in the place of one that never came there is another's
+        note["unplaced"] = [name for name in note["volumes"] if _is_unplaced(note, name)]
+        records.note(records.ARRIVING, note)
+        for name in note["unplaced"]:
+            pool.drop(streams.prepared(name))
+        for name in [name for name in note["volumes"] if name not in note["unplaced"]]:
+            pool.drop(pool.POOL / "volumes" / name)
             note["volumes"].remove(name)
             records.note(records.ARRIVING, note)
         for name, away in note["displaced"].items():
@@ -133,3 +130,7 @@ def undo() -> None:
             if Path(away).exists() and not there.exists():
                 Path(away).rename(there)
         records.drop(records.ARRIVING)
+
+
+def _is_unplaced(note: dict[str, Any], name: str) -> bool:
+    return note["phase"] != "placing" or name in note["unplaced"] or streams.prepared(name).exists()
