@@ -169,7 +169,7 @@ class Migration:
                     self._round(source, targets, volumes, running=True)
         began = time.monotonic()
         with self._phase("stopping"):
-            progress["stopped"] = True
+            progress |= {"stopped": True, "pods": plan["pods"]}
             source.ask("stop")
         with self._phase("last increment"):
             if plan["method"] == "snapshots" and volumes:
@@ -189,8 +189,7 @@ class Migration:
         if not self.keep:
             downtime = time.monotonic() - began
         with self._phase("letting go"):
-            for target in targets:
-                target.ask("arrived")
+            self._arrive(targets, identity)
             progress["told to let go"] = not self.keep
             replaced = [] if self.keep else source.ask("let_go")
             for target in targets:
@@ -200,6 +199,19 @@ class Migration:
             for line in (source, *targets):
                 line.ask("bye")
         return plan | self._told(downtime, replaced)
+
+    def _arrive(self, targets: list[Line], identity: str) -> None:
+        """From here on what came stays, whatever comes; on all targets, or on none."""
+        arrived: list[Line] = []
+        try:
+            for target in targets:
+                target.ask("arrived")
+                arrived.append(target)
+        except CasemateError:
+            for target in arrived:
+                with contextlib.suppress(CasemateError):  # the next run finds it, and does the same
+                    target.ask("discard", identity=identity)
+            raise
 
     def _settle(self, targets: list[Line], plan: dict) -> None:
         """Bring what a run before had left to an end."""
@@ -273,20 +285,18 @@ class Migration:
 
     def _explained(self, error: CasemateError, progress: dict) -> CasemateError:
         """The error with what holds now."""
+        targets, cure = ", ".join(host.name for host in self.targets), error.cure
         if progress["told to let go"]:
-            targets = ", ".join(host.name for host in self.targets)
-            error.message += (
-                f"\nThe pods are ready on {targets}; whether {self.source.name} has let them go is not sure"
-            )
-            error.cure = "run the same command again: it finds out, and ends what was begun"
+            words = f"The pods are ready on {targets}; whether {self.source.name} has let them go is not sure"
+            cure = "run the same command again: it finds out, and ends what was begun"
         elif progress["stopped"]:
-            wait = f"--wait={_SERVING_SECONDS}"
-            (answer,) = reach.ask([self.source], reach.POD_PROGRAM, "sync", "--output=json", wait)
-            words = answer.error or "its pods run as before"
-            error.message += (
-                f"\n{self.source.name}: {words}; nothing is left on {', '.join(h.name for h in self.targets)}"
-            )
-        return error
+            wait = [f"--wait={_SERVING_SECONDS}", *(f"--for={name}" for name in progress["pods"])]
+            (answer,) = reach.ask([self.source], reach.POD_PROGRAM, "sync", "--output=json", *wait)
+            words = f"{self.source.name}: {answer.error or 'its pods run as before'}"
+            words += f"; what had come to {targets} is undone there"
+        else:
+            return error
+        return type(error)(f"{error.message}\n{words}", place=error.place, cure=cure)
 
 
 def _listed(problems: list[dict]) -> str:

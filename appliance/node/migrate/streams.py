@@ -102,6 +102,14 @@ def drop(directory: str) -> None:
         place.rmdir()
 
 
+def tidy() -> None:
+    """Remove the directories for volumes that are not in their places, where none is left in them."""
+    place = prepared("")
+    with contextlib.suppress(OSError):
+        place.rmdir()
+        place.parent.rmdir()
+
+
 def run(*command: str) -> None:
     """Run a program. Raises MigrationError with its words."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -129,6 +129,7 @@ def undo() -> None:
             there = pool.POOL / "volumes" / name
             if Path(away).exists() and not there.exists():
                 Path(away).rename(there)
+        streams.tidy()
         records.drop(records.ARRIVING)
 
 
