@@ -15,7 +15,7 @@ from appliance.node.migrate import wire
 from appliance.node.migrate.session import VERSION
 
 PROGRAM = "/usr/lib/casemate/bin/casemate-migrate"
-_UNDO_SECONDS = 180  # an end that fails stops what it began, within grace periods, before it is gone
+_UNDO_SECONDS = 300  # an end that fails stops what it began, within grace periods, before it is gone
 _NO_PROGRAM = 127
 
 
@@ -37,7 +37,7 @@ class Line:
             undo = f"/usr/bin/systemd-cat --identifier=casemate-migrate {PROGRAM} undo"
             self._command = [
                 "systemd-run", "--quiet", "--pipe", "--wait", "--collect", f"--unit=casemate-migrate-{end}",
-                "--property=Type=exec", "--property=TimeoutStopSec=10", f"--property=ExecStopPost={undo}",
+                "--property=Type=exec", f"--property=TimeoutStopSec={_UNDO_SECONDS}", f"--property=ExecStopPost={undo}",
                 *self._command, "--id", identity,
             ]  # fmt: skip
         self._held = contextlib.ExitStack()
@@ -109,6 +109,8 @@ class Line:
         words = self._said.read().decode(errors="replace").strip().splitlines()
         if code == _NO_PROGRAM and not self._greeted:
             return EndError(f"{self.host.name}: {PROGRAM} is not there", cure="appliance deploy")
+        if "already loaded" in "".join(words[-1:]):  # what systemd says of a unit that is there
+            return EndError(f"{self.host.name}: another migration is under way on this host; wait for it")
         text = f"{self.host.name}: the connection broke{f': {words[-1]}' if words else f', exit code {code}'}"
         return (UnreachableError if reach.is_unreachable(self.host, code) else EndError)(text)
 

@@ -154,6 +154,36 @@ def test_a_target_that_dies_in_the_middle_leaves_the_source_serving(site):
     sh(target, f"rm {VOLUMES}/orders/big")
 
 
+def test_a_plain_directory_gets_it_as_files_and_several_targets_get_it_all(site, new_host, tmp_path):
+    source, target = where(site)
+    plain = new_host("mge")
+    own = {plain.name: {"storage_device": "", "storage_volumes": []}}
+    all_three = Site(tmp_path, source, target, plain, own=own)
+    sh(source, f"cd {VOLUMES}/orders; head -c 9M /dev/urandom > big; truncate -s 900M sparse; "
+               "printf x > \"$(printf 'new\\nline')\"; "
+               "chown 1234:5678 big; chmod 4711 big; ln big link; ln -s nowhere soft")  # fmt: skip
+    look = f"cd {VOLUMES}/orders; sha256sum big sparse; stat -c '%a %u %g %h %s %n' *; du -m sparse | cut -f1"
+    was = sh(source, look).replace("lines", "")
+    planned = all_three.ask(*all_three.words(source, plain, target), "--dry-run")
+    assert planned["method"] == "tar" and any("loses its size" in note for note in planned["notes"])
+    told = all_three.move(source, plain, target)
+    assert [one["running"] for one in told["rounds"]] == [False]
+    kept = ("big", "link", "soft", "sparse", "new")
+    for host in (plain, target):
+        assert counts(host) and left_over(host) == ""
+        found = sh(host, look).splitlines()
+        assert [line for line in found if any(word in line for word in kept)] == [
+            line for line in was.splitlines() if any(word in line for word in kept)
+        ]
+        assert int(found[-1]) < 10  # its holes came as holes
+    assert "shop" not in site.pods(source)
+    sh(target, "/usr/lib/casemate/bin/casemate-pod remove shop")
+    sh(target, f"btrfs subvolume delete {VOLUMES}/orders")
+    assert all_three.move(plain, source)["method"] == "tar"
+    assert counts(source) and "shop" not in site.pods(plain)
+    sh(source, f"cd {VOLUMES}/orders; rm -f big sparse link soft new*")
+
+
 def test_a_network_that_is_cut_in_the_middle_leaves_the_source_serving(site, tmp_path):
     """Over ssh, as between real machines: the hosts find out by themselves that nobody is there any more."""
     source, target = where(site)

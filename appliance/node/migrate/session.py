@@ -5,6 +5,7 @@ When the line breaks, the process ends at once: what it had begun is undone by w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -68,7 +69,9 @@ class Session:
                 if kind != wire.PING:
                     self._frames.put((kind, payload))
         except (wire.LineBroken, OSError) as error:
-            print(f"casemate-migrate: {error}", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # who would read it is gone, too
+                print(f"casemate-migrate: {error}", file=sys.stderr, flush=True)
+        finally:
             os._exit(_GONE)
 
 
