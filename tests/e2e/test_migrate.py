@@ -2,7 +2,6 @@
 
 import pytest
 
-from tests.conftest import on_host
 from tests.e2e.migrate_site import Site, counted, counting, counts, left_over, sh, sweep
 from tests.e2e.test_backup import VOLUMES, pod
 
@@ -135,7 +134,9 @@ def test_what_cannot_be_meant_is_said(site):
     ):
         done = site.run("migrate", *words)
         assert done.returncode == code and said in done.stderr, done.stdout + done.stderr
-    on_host(other, "sh", "-c", "exec 9>>/var/lib/casemate/backup/lock; flock 9; echo busy >&9; sleep 8 & sleep 1")
+    lock = "flock /var/lib/casemate/backup/lock sh -c 'echo a backup > /var/lib/casemate/backup/lock; sleep 300'"
+    sh(other, f"systemd-run --quiet --collect --unit=busy {lock}; sleep 1")
     busy = site.run(*site.words(one, other), "--yes")
-    assert busy.returncode == 1 and "is under way on this host; wait for it" in busy.stderr
-    assert counts(one)
+    sh(other, "systemctl stop busy")
+    assert busy.returncode == 1 and f"{other.name}: a backup is under way on this host; wait for it" in busy.stderr
+    assert counts(one) and left_over(one) + left_over(other) == ""
