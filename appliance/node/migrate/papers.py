@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
-from appliance.node.backup import contents, pool
+from appliance.node.backup import contents
 from appliance.node.pods.documents import SUFFIXES
+
+from . import streams
 
 KINDS = ("configmaps", "secrets", "pods")  # what is named comes before who names it
 _HEADER = "# Written by Casemate"  # role pods knows its own by it, and would remove what the inventory does not name
@@ -43,10 +44,9 @@ def write(kind: str, name: str, content: str) -> None:
 
 def put_away(path: Path) -> str:
     """Take a document from where it declares something; where it is kept, "" where it was away already."""
-    kept = pool.POOL / pool.REPLACED / f"{path.parent.name}-{path.name}-{time.strftime('%Y%m%dT%H%M%S')}"
     if not path.exists():
         return ""
-    kept.parent.mkdir(mode=0o700, exist_ok=True)
+    kept = streams.kept_place(f"{path.parent.name}-{path.name}")
     shutil.copy2(path, kept)
     if path.parent.name == "secrets":
         kept.chmod(0o600)

@@ -85,9 +85,15 @@ def receive_image(session: Session) -> int:
 
 def put_away(place: Path) -> Path:
     """Move a volume out of its place to where it is kept; its new path."""
-    away = pool.POOL / pool.REPLACED / f"{place.name}-{time.strftime('%Y%m%dT%H%M%S')}"
-    away.parent.mkdir(mode=0o700, exist_ok=True)
+    away = kept_place(place.name)
     place.rename(away)
+    return away
+
+
+def kept_place(name: str) -> Path:
+    """Where something of this name is kept from now on."""
+    away = pool.POOL / pool.REPLACED / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}"
+    away.parent.mkdir(mode=0o700, exist_ok=True)
     return away
 
 

@@ -91,9 +91,12 @@ class Target:
             there = pool.POOL / "volumes" / name
             if there.exists() and any(there.iterdir()):
                 raise MigrationError(f"{there} has come meanwhile, and is not empty: move it away")
-            if away := pool.exchange(streams.prepared(name), name):
+            if there.exists():
+                away = streams.kept_place(name)
                 self._note["displaced"][name] = str(away)
                 records.note(records.ARRIVING, self._note)
+                there.rename(away)
+            pool.exchange(streams.prepared(name), name)
         for one in self._documents:
             papers.write(one["kind"], one["name"], one["text"])
         if trouble := here.ready(self._note["pods"], seconds):
@@ -103,7 +106,9 @@ class Target:
         """The pods are ready and stay, whatever comes; only whether their source has let go is not known yet."""
         records.promote(records.ARRIVING, records.ARRIVED, self._identity)
         streams.drop(streams.ARRIVING)
-        pool.drop_restoring()
+        streams.tidy()
+        for away in self._note["displaced"].values():  # an empty one, which nobody had used yet
+            pool.drop(Path(away))
 
 
 def undo() -> None:
