@@ -6,17 +6,15 @@ A backup is a directory in restic's repository:
     pods/ configmaps/ secrets/   the documents that declare them, as files
     volumes/NAME/       what pods wrote
     host/ABSOLUTE/PATH  the files that Casemate wrote on the host
-    edge/               EdgeCore's configuration, certificates and database
+    edge/               EdgeCore's identity and database (edge.py)
 
 Images are named by digest, not saved.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -26,15 +24,13 @@ from appliance.node.pods import manifest, objects
 from appliance.node.release import transaction
 from appliance.node.reset import records
 
-from . import selection, settings
+from . import edge, selection, settings
+from .pool import POOL
 from .selection import Filter, Selection
 
 VERSION = 1
-POOL = Path("/var/lib/casemate/pool")
 FOLDERS = {"pods": manifest.MANIFEST_DIRECTORY, "configmaps": objects.ROOT / "configmaps",
            "secrets": objects.ROOT / "secrets"}  # fmt: skip
-_EDGE = {"etc": Path("/etc/kubeedge"), "state": Path("/var/lib/casemate/edge")}
-_DATABASE = Path("/var/lib/kubeedge/edgecore.db")
 
 
 def catalog(pool: Path = POOL) -> tuple[dict[str, manifest.Pod], list[selection.Pod], list[str]]:
@@ -62,8 +58,8 @@ def describe(host: str, selected: Selection, wanted: Filter, sizes: dict[str, in
 
     {"version", "host", "taken", "release", "lock", "distribution", "everything", "consistent", "pods": [{"name",
     "namespace", "labels", "volumes", "configmaps", "secrets"}], "volumes": [{"name", "size"}], "configmaps", "secrets",
-    "images": [{"reference", "digest"}]}. Sizes are quotas in bytes, 0 for none; `consistent`: each volume is of one
-    moment.
+    "images": [{"reference", "digest"}], "edge": {"node", "cloud"} or None}. Sizes are quotas in bytes, 0 for none;
+    `consistent`: each volume is of one moment.
     """
     declared, pods, _ = catalog()
     known = {pod.name: pod for pod in pods}
@@ -86,6 +82,7 @@ def describe(host: str, selected: Selection, wanted: Filter, sizes: dict[str, in
         "configmaps": list(selected.configmaps),
         "secrets": list(selected.secrets),
         "images": images,
+        "edge": edge.identity() if selected.host else None,
     }  # fmt: skip
 
 
@@ -118,7 +115,7 @@ def write(stage: Path, described: dict, selected: Selection) -> None:
                 shutil.copytree(path, stage / "host" / path.relative_to("/"), symlinks=True)
             elif path.exists():
                 _copy(path, stage / "host" / path.relative_to("/"))
-        _edge(stage / "edge")
+        edge.save(stage / edge.FOLDER)
 
 
 def images() -> list[dict]:
@@ -131,20 +128,6 @@ def images() -> list[dict]:
     return [
         {"reference": row[0], "digest": row[2]} for row in rows if len(row) > 2 and not row[0].startswith("sha256:")
     ]
-
-
-def _edge(stage: Path) -> None:
-    """EdgeCore's files, and a copy of its database that is whole although it is in use."""
-    if not _DATABASE.exists():
-        return
-    for name, path in _EDGE.items():
-        if path.is_dir():
-            shutil.copytree(
-                path, stage / name, symlinks=True, ignore=shutil.ignore_patterns("*.sock", "staging", "aside*")
-            )
-    with contextlib.closing(sqlite3.connect(f"file:{_DATABASE}?mode=ro", uri=True, timeout=30)) as source, \
-            contextlib.closing(sqlite3.connect(stage / "edgecore.db")) as target:  # fmt: skip
-        source.backup(target)
 
 
 def _as_selectable(pod: manifest.Pod) -> selection.Pod:
