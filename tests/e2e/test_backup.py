@@ -1,6 +1,5 @@
 """Backups of a host with real restic: made, listed, verified, brought back; and what is said when that cannot be."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,76 +7,17 @@ import sys
 import time
 
 import pytest
-import yaml
 
-from appliance.lab import state
-from tests.conftest import ROOT, appliance, on_host
+from tests.conftest import ROOT
+from tests.e2e.backup_site import SECRET, VOLUMES, Site
 
 pytestmark = pytest.mark.lab
-VOLUMES = "/var/lib/casemate/pool/volumes"
-SECRET = "one very secret word"
-
-
-HOOKS = {
-    "io.casemate.backup/before": '["/bin/sh", "-c", "echo before >> /data/hooks"]',
-    "io.casemate.backup/after": '["/bin/sh", "-c", "echo after >> /data/hooks"]',
-}
-
-
-def pod(name: str, volume: str, annotations: dict | None = None, **labels: str) -> dict:
-    """A pod that writes a line a tenth of a second to a volume."""
-    write = "i=0; while :; do i=$((i+1)); echo $i >> /data/lines; sleep 0.1; done"
-    container = {
-        "name": "main", "image": "localhost/casemate/demo:1", "imagePullPolicy": "Never",
-        "command": ["/bin/sh", "-c", write], "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-    }  # fmt: skip
-    claim = [{"name": "data", "persistentVolumeClaim": {"claimName": volume}}]
-    spec = {"containers": [container], "volumes": claim, "terminationGracePeriodSeconds": 1,
-            "securityContext": {"runAsUser": 0}}  # fmt: skip
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels,
-            "annotations": annotations or {}}, "spec": spec}  # fmt: skip
-
-
-class Site:
-    """A host with two pods that write, and a repository in a directory of its own."""
-
-    def __init__(self, host, directory):
-        self.host, self.directory = host, directory
-        password = directory / "password"
-        password.touch(mode=0o600)
-        password.write_text(SECRET)
-        known = json.loads(state.inventory_path().read_text())["appliance"]["hosts"][host.name]
-        variables = {
-            "backup_repository": "/srv/backup", "backup_password_file": str(password), "backup_schedule": "",
-            "storage_volumes": [{"name": "orders", "size": "64M"}, {"name": "uploads"}, {"name": "scratch"}],
-            "engine_default_handler": "runc", "pods_demo": True, "pods_demo_port": 8081,
-            "microvm_sizes": [{"name": "small", "memory_mib": 256, "vcpus": 1}],
-            "pods": [pod("shop", "orders", HOOKS, app="shop"), pod("blog", "uploads", app="blog")],
-        }  # fmt: skip
-        self.inventory = directory / "site.yml"
-        self.inventory.write_text(yaml.safe_dump({"appliance": {"vars": variables, "hosts": {host.name: known}}}))
-
-    def run(self, *words: str):
-        return appliance(*words, "-i", str(self.inventory))
-
-    def ask(self, *words: str) -> dict:
-        done = self.run(*words, "-o", "json")
-        assert done.returncode == 0, done.stdout + done.stderr
-        told = json.loads(done.stdout)
-        return told["hosts"][0] if "hosts" in told else told
-
-    def sh(self, script: str) -> str:
-        return on_host(self.host, "sh", "-c", script)
-
-    def last(self, volume: str) -> int:
-        return int(self.sh(f"tail -n 1 {VOLUMES}/{volume}/lines"))
 
 
 @pytest.fixture(scope="module")
 def site(new_host, tmp_path_factory):
     found = Site(new_host("bk"), tmp_path_factory.mktemp("backup"))
-    done = found.run("deploy")
-    assert done.returncode == 0, done.stdout + done.stderr
+    found.deploy()
     return found
 
 
