@@ -16,7 +16,7 @@ from appliance.lab import manage
 from tests.conftest import on_host
 from tests.e2e.backup_site import SECRET, VOLUMES, Site, sftp_server
 from tests.e2e.conftest import seed
-from tests.e2e.release_site import until
+from tests.e2e.edge_site import until
 
 pytestmark = [pytest.mark.lab, pytest.mark.full]
 BACKUP = "/usr/lib/casemate/bin/casemate-backup"
