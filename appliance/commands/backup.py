@@ -22,6 +22,7 @@ from appliance.commands.common import (
 from appliance.errors import UsageError
 
 PROGRAM = "/usr/lib/casemate/bin/casemate-backup"
+_PERIODS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
 _SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -199,7 +200,7 @@ def schedule(inventory: tuple, limit: str | None, output: str) -> None:
     rows = table("HOST", "SCHEDULE", "NEXT", "KEEPS", "REPOSITORY", "")
     for answer in answers:
         told = answer.value or {"schedule": "", "keep": {}, "repository": ""}
-        keeps = ", ".join(f"{count} {name}" for name, count in told["keep"].items())
+        keeps = ", ".join(f"{told['keep'][name]} {name}" for name in _PERIODS if name in told["keep"])
         following = moment(told["next"]) if told.get("next") else "-"
         error = Text(answer.error.removeprefix("casemate-backup: "), style="red")
         rows.add_row(answer.host.name, told["schedule"] or "by hand", following, keeps, told["repository"], error)

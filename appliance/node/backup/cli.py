@@ -135,9 +135,9 @@ def _status(asked: argparse.Namespace) -> dict:
 
 
 def _next_run() -> float:
-    asked = ["systemctl", "show", "--property=NextElapseUSecRealtime", "--value", "--timestamp=unix"]
-    said = subprocess.run([*asked, "casemate-backup.timer"], capture_output=True, text=True, check=False).stdout
-    return float(said.strip().lstrip("@") or 0) if said.startswith("@") else 0.0
+    argv = ["systemctl", "list-timers", "--output=json", "casemate-backup.timer"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    return sum(one["next"] or 0 for one in json.loads(said or "[]")) / 1e6
 
 
 def _restic(asked: argparse.Namespace) -> int:

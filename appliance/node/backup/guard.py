@@ -11,6 +11,7 @@ import select
 import subprocess
 from collections.abc import Callable, Iterator
 
+from appliance.node.edge import settings as edge
 from appliance.node.microvm.store import read_json, write_json
 
 from .settings import STATE
@@ -44,7 +45,10 @@ def start_stopped(report: Callable[[str], None]) -> None:
     names = (read_json(STOPPED) or {}).get("pods", [])
     if names:
         report("starting pods")
-        units.restart(names)
+        if edge.RUNS_PODS.exists():
+            subprocess.run(["systemctl", "start", edge.UNIT], check=True)
+        else:
+            units.restart(names)
     STOPPED.unlink(missing_ok=True)
 
 
@@ -59,9 +63,19 @@ def watch(pid: str, report: Callable[[str], None]) -> None:
 def _stop(names: list[str]) -> None:
     from appliance.node.pods import settings, teardown, units
     from appliance.node.pods.cri import Cri
-    from appliance.node.pods.translate import managed_labels
+    from appliance.node.pods.translate import NAME_LABEL, managed_labels
 
     cri = Cri(settings.load().socket)
+    if edge.RUNS_PODS.exists():
+        from appliance.node.edge.pods import sandboxes
+
+        subprocess.run(["systemctl", "stop", edge.UNIT], check=True)  # or it starts them again
+        node = (read_json(edge.APPLIED) or {}).get("node", "")
+        theirs = {f"{name}-{node}" for name in names}  # a kubelet's names of pods that came from files
+        for sandbox in sandboxes(cri, static_only=True):
+            if sandbox.labels[NAME_LABEL] in theirs:
+                teardown.stop_sandbox(cri, sandbox)
+        return
     for name in names:
         units.stop(name)
         for sandbox in cri.sandboxes(managed_labels(name)):
