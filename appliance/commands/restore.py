@@ -82,7 +82,8 @@ def _show(told: dict, what: str) -> None:
         console.print(f"  edge core: identity and database of {node['node']}{refused}", markup=False)
     if told["images"]:
         names = ", ".join(one["reference"] for one in told["images"])
-        console.print(f"  not here as they were there, to be pulled when a pod needs them: {names}", markup=False)
+        how = "brought along" if told["with_images"] else "to be pulled when a pod needs them"
+        console.print(f"  images that are not here, {how}: {names}", markup=False)
     if "files" in told:
         console.print(f"  compared with the backup: {told['files']} files, {size(told['bytes'])}", markup=False)
     for place in told.get("replaced", []):

@@ -59,7 +59,9 @@ def test_a_volume_comes_back_as_it_was_and_what_it_replaces_is_kept(site, first)
     (away,) = done["replaced"]
     assert site.sh(f"head -n 1 {away}/lines") == "damaged\n"
     status = {one["name"]: one for one in site.ask("status")["pods"]}
-    assert status["shop"]["ready"] and status["shop"]["restarts"] and not status["blog"]["restarts"]
+    assert status["shop"]["ready"] and not status["shop"]["restarts"]
+    began = {volume: site.sh(f"grep -cx 1 {VOLUMES}/{volume}/lines") for volume in ("orders", "uploads")}
+    assert began == {"orders": "2\n", "uploads": "1\n"}  # one began anew, the other was left alone
     assert site.last("uploads") > blog
 
 
@@ -110,6 +112,19 @@ def test_a_backup_with_a_time_of_its_own_stays_for_so_long_and_no_longer(site, f
     assert kept["id"] in _listed(site) and over not in _listed(site)
     sizes = {one["id"]: one["bytes"] for one in site.ask("backup", "list")["backups"]}
     assert sizes[kept["id"]] == kept["bytes"]
+
+
+def test_images_come_back_where_they_are_saved(site, first):
+    site.sh("""sed -i 's/"images": false/"images": true/' /etc/casemate/backup.json""")
+    made = site.ask("backup", "now")
+    site.sh("ctr -n k8s.io images rm --sync localhost/casemate/demo:1 >&2")
+    planned = site.ask("restore", "--pod", "blog", "--backup", made["id"], "--dry-run")
+    assert [one["reference"] for one in planned["images"]] == ["localhost/casemate/demo:1"]
+    site.ask("restore", "--pod", "blog", "--backup", made["id"], "--yes")
+    site.sh("""sed -i 's/"images": true/"images": false/' /etc/casemate/backup.json""")
+    there = site.sh("ctr -n k8s.io images ls -q name==localhost/casemate/demo:1")
+    assert there == "localhost/casemate/demo:1\n" and made["bytes"] > first["bytes"] + (1 << 20)
+    assert {one["name"]: one["ready"] for one in site.ask("status")["pods"]}["blog"]
 
 
 def _listed(site) -> list[str]:

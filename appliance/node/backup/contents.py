@@ -5,17 +5,15 @@ A backup is a directory in restic's repository:
     manifest.json       what is in it and of which host and release (see `describe`)
     pods/ configmaps/ secrets/   the documents that declare them, as files
     volumes/NAME/       what pods wrote
+    images/             the engine's content store, where backup_images wants it (images.py)
     host/ABSOLUTE/PATH  the files that Casemate wrote on the host
     edge/               EdgeCore's identity and database (edge.py)
-
-Images are named by digest, not saved.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from appliance.node.pods import manifest, objects
 from appliance.node.release import transaction
 from appliance.node.reset import records
 
-from . import edge, selection, settings
+from . import edge, images, selection, settings
 from .pool import POOL
 from .selection import Filter, Selection
 
@@ -52,20 +50,20 @@ def claims(pod: manifest.Pod) -> list[str]:
     return sorted({claim["claimName"] for claim in found if claim})
 
 
-def describe(host: str, selected: Selection, wanted: Filter, sizes: dict[str, int], images: list[dict],
+def describe(configured: settings.Settings, selected: Selection, wanted: Filter, sizes: dict[str, int],
              consistent: bool) -> dict[str, Any]:  # fmt: skip
     """What manifest.json says.
 
     {"version", "host", "taken", "release", "lock", "distribution", "everything", "consistent", "pods": [{"name",
     "namespace", "labels", "volumes", "configmaps", "secrets"}], "volumes": [{"name", "size"}], "configmaps", "secrets",
-    "images": [{"reference", "digest"}], "edge": {"node", "cloud"} or None}. Sizes are quotas in bytes, 0 for none;
-    `consistent`: each volume is of one moment.
+    "images": [{"reference", "digest"}], "with_images": whether their content is in it, "edge": {"node", "cloud"} or
+    None}. Sizes are quotas in bytes, 0 for none; `consistent`: each volume is of one moment.
     """
     declared, pods, _ = catalog()
     known = {pod.name: pod for pod in pods}
     return {
         "version": VERSION,
-        "host": host,
+        "host": configured.host,
         "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "release": transaction.released().get("release", ""),
         "lock": transaction.released().get("lock", ""),
@@ -81,7 +79,8 @@ def describe(host: str, selected: Selection, wanted: Filter, sizes: dict[str, in
         "volumes": [{"name": name, "size": sizes.get(name, 0)} for name in selected.volumes],
         "configmaps": list(selected.configmaps),
         "secrets": list(selected.secrets),
-        "images": images,
+        "images": images.known(),
+        "with_images": configured.images,
         "edge": edge.identity() if selected.host else None,
     }  # fmt: skip
 
@@ -116,18 +115,6 @@ def write(stage: Path, described: dict, selected: Selection) -> None:
             elif path.exists():
                 _copy(path, stage / "host" / path.relative_to("/"))
         edge.save(stage / edge.FOLDER)
-
-
-def images() -> list[dict]:
-    """The engine's images, [{"reference", "digest"}]; none of an engine that is down, for the rest is to be saved."""
-    if not shutil.which("ctr"):
-        return []
-    listed = subprocess.run(["ctr", "--timeout", "20s", "--namespace", "k8s.io", "images", "list"], capture_output=True,
-                            text=True, check=False)  # fmt: skip
-    rows = [line.split() for line in listed.stdout.splitlines()[1:]]
-    return [
-        {"reference": row[0], "digest": row[2]} for row in rows if len(row) > 2 and not row[0].startswith("sha256:")
-    ]
 
 
 def _as_selectable(pod: manifest.Pod) -> selection.Pod:

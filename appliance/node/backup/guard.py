@@ -61,6 +61,7 @@ def watch(pid: str, report: Callable[[str], None]) -> None:
 
 
 def _stop(names: list[str]) -> None:
+    """Their sandboxes go as well: what only stops counts as a crash, and starts again after a while that grows."""
     from appliance.node.pods import settings, teardown, units
     from appliance.node.pods.cri import Cri
     from appliance.node.pods.translate import NAME_LABEL, managed_labels
@@ -74,9 +75,9 @@ def _stop(names: list[str]) -> None:
         theirs = {f"{name}-{node}" for name in names}  # a kubelet's names of pods that came from files
         for sandbox in sandboxes(cri, static_only=True):
             if sandbox.labels[NAME_LABEL] in theirs:
-                teardown.stop_sandbox(cri, sandbox)
+                teardown.remove_sandbox(cri, sandbox)
         return
     for name in names:
         units.stop(name)
         for sandbox in cri.sandboxes(managed_labels(name)):
-            teardown.stop_sandbox(cri, sandbox)
+            teardown.remove_sandbox(cri, sandbox)

@@ -14,7 +14,7 @@ from typing import Any
 
 from appliance.node.pods import manifest
 
-from . import arrived, contents, edge, guard, pool, run, selection, settings
+from . import arrived, contents, edge, guard, images, pool, run, selection, settings
 from .restic import Restic
 from .selection import Filter
 from .settings import BackupError
@@ -58,9 +58,9 @@ def plan(snapshot: str, backup: dict, wanted: Filter, as_name: str = "") -> dict
 
     {"snapshot", "taken", "from", "volumes": [{"name", "to", "size", "replaces", "used_by"}], "pods": [{"name", "to",
     "replaces"}], "configmaps", "secrets": [{"name", "replaces"}], "edge": {"node", "cloud", "refused"} or None,
-    "images": [{"reference", "digest"}] that this host lacks}. `used_by` are pods of this host that are stopped
-    meanwhile; `size` is what this host gives the volume, its own limit where it has one. Raises SelectionError,
-    BackupError.
+    "images": [{"reference", "digest"}] that this host lacks, "with_images": whether the backup has them}. `used_by` are
+    pods of this host that are stopped meanwhile; `size` is what this host gives the volume, its own limit where it has
+    one. Raises SelectionError, BackupError.
     """
     pods, volumes = contents.selectable(backup)
     selected = selection.select(pods, volumes, wanted)
@@ -71,7 +71,7 @@ def plan(snapshot: str, backup: dict, wanted: Filter, as_name: str = "") -> dict
     declared, _, there = contents.catalog()
     sizes = {one["name"]: one["size"] for one in backup["volumes"]}
     node = backup.get("edge") if selected.host else None
-    here = {(one["reference"], one["digest"]) for one in contents.images()}
+    here = {(one["reference"], one["digest"]) for one in images.known()}
 
     def volume(name: str) -> dict:
         to = as_name or name
@@ -91,6 +91,7 @@ def plan(snapshot: str, backup: dict, wanted: Filter, as_name: str = "") -> dict
            for kind in ("configmaps", "secrets")},
         "edge": node and node | {"refused": edge.refusal(node)},
         "images": [one for one in backup["images"] if (one["reference"], one["digest"]) not in here],
+        "with_images": backup.get("with_images", False),
     }  # fmt: skip
 
 
@@ -117,6 +118,9 @@ def restore(
             _fetch(restic, snapshot, doing, fetched, sum(sums.values()), report)
             report("comparing")
             files = arrived.compare(listing, fetched)
+            if doing["images"] and doing["with_images"]:
+                report("importing images")
+                images.bring_back(fetched / images.FOLDER, doing["images"])
             replaced = _put_in_place(doing, made, fetched, as_name, report)
             return doing | {"replaced": replaced, "files": files, "bytes": sum(sums.values())}
         finally:
@@ -142,7 +146,8 @@ def _refuse_if_too_big(doing: dict, sums: dict[str, int]) -> None:
 
 def _fetch(restic: Restic, snapshot: str, doing: dict, target: Path, size: int, report: Callable[[str], None]) -> None:
     """Read it all from the repository; restic compares each piece with its checksum."""
-    folders = [*(f"volumes/{one['name']}" for one in doing["volumes"]), *contents.FOLDERS, edge.FOLDER]
+    folders = [images.FOLDER] if doing["images"] and doing["with_images"] else []
+    folders += [*(f"volumes/{one['name']}" for one in doing["volumes"]), *contents.FOLDERS, edge.FOLDER]
     words = [word for folder in folders for word in ("--include", f"/{folder}")]
     with _told(target, size, report):
         restic.run("restore", snapshot, "--target", str(target), *words)

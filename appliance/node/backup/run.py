@@ -14,7 +14,7 @@ from pathlib import Path
 
 from appliance.node.microvm.store import read_json, write_json
 
-from . import contents, hooks, pool, selection, settings
+from . import contents, hooks, images, pool, selection, settings
 from .restic import Restic, ResticError
 from .selection import Filter
 from .settings import STAGE, STATE, STATUS, BackupError
@@ -133,11 +133,13 @@ def _backup(configured: settings.Settings, wanted: Filter, report: Callable[[str
         if consistent:
             over()  # pods go on as soon as the moment is taken
         described = contents.describe(
-            configured.host, selected, wanted, {name: pool.size_limit(name) for name in selected.volumes},
-            contents.images(), consistent,
+            configured, selected, wanted, {name: pool.size_limit(name) for name in selected.volumes}, consistent
         )  # fmt: skip
-        with _staged(described, selected, frozen):
-            _refuse_if_full(configured, frozen)
+        mounts = {f"volumes/{name}": path for name, path in frozen.items()}
+        if configured.images:
+            mounts[f"{images.FOLDER}/blobs"] = images.blobs()
+        with _staged(described, selected, mounts):
+            _refuse_if_full(configured, list(mounts.values()))
             report("saving")
             note(phase="saving")
             told = _save(configured, restic, wanted, report, seconds)
@@ -162,26 +164,26 @@ def _make_repository(restic: Restic, report: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def _staged(described: dict, selected: selection.Selection, frozen: dict[str, Path]) -> Iterator[None]:
-    """Lay out the backup in STAGE: copies of small files, the volumes mounted."""
+def _staged(described: dict, selected: selection.Selection, mounts: dict[str, Path]) -> Iterator[None]:
+    """Lay out the backup in STAGE: copies of small files, and what is mounted there, by the path in it."""
     _clear_stage()
     STAGE.mkdir(mode=0o700, parents=True)
     try:
         contents.write(STAGE, described, selected)
-        for name, path in frozen.items():
-            target = STAGE / "volumes" / name
+        for name, path in mounts.items():
+            target = STAGE / name
             target.mkdir(parents=True)
             _mount(path, target)
         yield
     finally:
-        for name in frozen:
-            subprocess.run(["umount", "--lazy", str(STAGE / "volumes" / name)], capture_output=True, check=False)
+        for name in mounts:
+            subprocess.run(["umount", "--lazy", str(STAGE / name)], capture_output=True, check=False)
         _clear_stage()
 
 
 def _clear_stage() -> None:
     """Remove what a run left; never through a mount."""
-    if mounted := [path for path in STAGE.glob("volumes/*") if path.is_mount()]:
+    if mounted := [path for path in STAGE.glob("*/*") if path.is_mount()]:
         raise BackupError(f"{mounted[0]} is mounted: another run has this host's stage")
     shutil.rmtree(STAGE, ignore_errors=True)
 
@@ -193,7 +195,7 @@ def _mount(path: Path, target: Path) -> None:
             raise BackupError(f"mount {' '.join(words)}: {done.stderr.strip()}")
 
 
-def _refuse_if_full(configured: settings.Settings, frozen: dict[str, Path]) -> None:
+def _refuse_if_full(configured: settings.Settings, mounted: list[Path]) -> None:
     """A repository on a disk of this host must not fill it up."""
     directory = Path(configured.repository.removeprefix("local:"))
     if not directory.is_absolute():
@@ -202,7 +204,7 @@ def _refuse_if_full(configured: settings.Settings, frozen: dict[str, Path]) -> N
         directory = directory.parent
     needed = _SPARE_BYTES
     if not status().get("last_good"):  # the first one saves it all
-        used = subprocess.run(["du", "-sxB1", str(STAGE), *map(str, frozen.values())], capture_output=True, text=True,
+        used = subprocess.run(["du", "-sxB1", str(STAGE), *map(str, mounted)], capture_output=True, text=True,
                               check=False)  # fmt: skip
         needed += sum(int(line.split()[0]) for line in used.stdout.splitlines())
     free = shutil.disk_usage(directory).free

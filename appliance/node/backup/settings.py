@@ -27,7 +27,7 @@ class Settings:
     """See the variables of role backup.
 
     `keep` is by restic's words (last, daily ...), `max_age_hours` for doctor, `schedule` as systemd has it, "" for no
-    timer.
+    timer, `images` whether their content is saved.
     """
 
     repository: str
@@ -37,6 +37,7 @@ class Settings:
     max_age_hours: int = 26
     options: list[str] = field(default_factory=list)
     schedule: str = ""
+    images: bool = False
 
 
 def load(path: Path = DECLARED) -> Settings:
