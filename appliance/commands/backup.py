@@ -1,16 +1,20 @@
 """`appliance backup`: make backups of hosts, look at them, check them, keep as many as the policy says."""
 
+import re
 import sys
 import time
 from collections.abc import Callable
 
 import click
+from rich.padding import Padding
+from rich.text import Text
 
 from appliance import reach
 from appliance.commands.common import (
     load_inventory,
     print_json,
     results_console,
+    table,
     target_options,
     tell,
     yes_option,
@@ -18,6 +22,22 @@ from appliance.commands.common import (
 from appliance.errors import UsageError
 
 PROGRAM = "/usr/lib/casemate/bin/casemate-backup"
+_PERIODS = ("last", "hourly", "daily", "weekly", "monthly", "yearly")
+_SECONDS = {"h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class Duration(click.ParamType):
+    """A time such as 12h, 30d or 8w, in seconds."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(r"([1-9]\d{0,4})([hdw])", str(value))
+        if not found:
+            self.fail(f"{value!r} is no time such as 12h, 30d or 8w", param, ctx)
+        return int(found[1]) * _SECONDS[found[2]]
 
 
 def filter_options(command: Callable) -> Callable:
@@ -50,6 +70,7 @@ def command() -> None:
     \b
     Examples:
       appliance backup now
+      appliance backup status
       appliance backup list
       appliance backup verify --limit edge1
     """
@@ -58,7 +79,14 @@ def command() -> None:
 @command.command("now")
 @target_options
 @filter_options
-def now(inventory: tuple, limit: str | None, output: str, **wanted: object) -> None:
+@click.option(
+    "--ttl",
+    type=Duration(),
+    default=0,
+    metavar="TIME",
+    help="Keep it for so long (12h, 30d, 8w), whatever backup_keep says.",
+)
+def now(inventory: tuple, limit: str | None, output: str, ttl: int, **wanted: object) -> None:  # fmt: skip
     """Make a backup of each host, now; of all of it, or of what is selected.
 
     \b
@@ -66,8 +94,10 @@ def now(inventory: tuple, limit: str | None, output: str, **wanted: object) -> N
       appliance backup now
       appliance backup now --select app=shop
       appliance backup now --limit edge1 --exclude-volume scratch
+      appliance backup now --ttl 30d          (before something risky)
     """
-    _show(_ask(inventory, limit, "now", *filter_words(**wanted)), output, _made)
+    words = [*filter_words(**wanted), *(["--ttl", str(ttl)] if ttl else [])]
+    _show(_ask(inventory, limit, "now", *words), output, _made)
 
 
 @command.command("list")
@@ -88,14 +118,93 @@ def list_(inventory: tuple, limit: str | None, output: str) -> None:
         console.print(f"[bold]{answer.host.name}[/]  {told['repository']}")
         if answer.error:
             console.print(f"  {answer.error}", style="red", markup=False)
-        for one in told["backups"]:
-            what = "everything" if one["everything"] else "a part"
-            console.print(f"  {one['id']}  {one['time'][:19].replace('T', ' ')}  {what}")
+        if told["backups"]:
+            rows = table("BACKUP", "MADE", "OF", "SIZE", "NEW", "TOOK", "KEPT UNTIL")
+            for one in told["backups"]:
+                rows.add_row(
+                    one["id"], one["time"][:16].replace("T", " "), "everything" if one["everything"] else "a part",
+                    *("-" if one[key] is None else size(one[key]) for key in ("bytes", "added")),
+                    "-" if one["seconds"] is None else f"{one['seconds']:.0f} s",
+                    moment(one["until"]) if one["until"] else "backup_keep decides",
+                )  # fmt: skip
+            console.print(Padding(rows, (0, 0, 0, 2), expand=False))
         if not told["backups"] and not answer.error:
             console.print("  no backup yet: appliance backup now", style="dim")
         if told["last"] and not told["last"]["ok"]:
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(told["last"]["ended"]))
-            console.print(f"  the last run, {when}, failed: {told['last']['error']}", style="red", markup=False)
+            console.print(
+                f"  the last run, {moment(told['last']['ended'])}, failed: {told['last']['error']}",
+                style="red",
+                markup=False,
+            )
+    sys.exit(reach.exit_code(answers))
+
+
+@command.command("status")
+@target_options
+def status(inventory: tuple, limit: str | None, output: str) -> None:
+    """How backups stand, a line for each host: what runs now and how far it is, the last good one, the next.
+
+    
+    Examples:
+      appliance backup status
+      watch appliance backup status
+      appliance backup status -o json | jq '.hosts[] | [.name, .last_good.ended]'
+    """
+    answers = _ask(inventory, limit, "status", quiet=True)
+    if output == "json":
+        _json(answers)
+        sys.exit(reach.exit_code(answers))
+    rows = table("HOST", "NOW", "LAST GOOD", "SIZE", "NEW", "TOOK", "VERIFIED", "NEXT", "")
+    for answer in answers:
+        rows.add_row(answer.host.name, *_standing(answer.value or {}), Text(_trouble(answer), style="red"))
+    results_console().print(rows)
+    sys.exit(reach.exit_code(answers))
+
+
+def _standing(told: dict) -> list[str]:
+    good, phase = told.get("last_good"), told.get("phase", "idle")
+    percent = f" {told['percent']} %" if told.get("percent") else ""
+    sizes = [size(good["bytes"]), size(good["added"]), f"{good['ended'] - good['began']:.0f} s"] if good else ["-"] * 3
+    verified, following = told.get("verified"), told.get("next")
+    return [
+        phase + percent, moment(good["ended"]) if good else "never", *sizes,
+        moment(verified) if verified else "never", moment(following) if following else "by hand",
+    ]  # fmt: skip
+
+
+def _trouble(answer: reach.Answer) -> str:
+    if answer.error:
+        return answer.error.removeprefix("casemate-backup: ")
+    last = answer.value.get("last") or {}
+    if last and not last["ok"]:
+        return f"the last run failed: {last['error']}"
+    good = answer.value.get("last_good")
+    if good and time.time() - good["ended"] > answer.value["max_age_hours"] * 3600:
+        return f"older than {answer.value['max_age_hours']} hours"
+    return ""
+
+
+@command.command("schedule")
+@target_options
+def schedule(inventory: tuple, limit: str | None, output: str) -> None:
+    """When each host is saved and what is kept, as its inventory says (backup_schedule, backup_keep).
+
+    
+    Example:
+      appliance backup schedule
+    """
+    answers = _ask(inventory, limit, "status", quiet=True)
+    if output == "json":
+        _json(answers)
+        sys.exit(reach.exit_code(answers))
+    rows = table("HOST", "SCHEDULE", "NEXT", "KEEPS", "REPOSITORY", "")
+    for answer in answers:
+        told = answer.value or {"schedule": "", "keep": {}, "repository": ""}
+        keeps = ", ".join(f"{told['keep'][name]} {name}" for name in _PERIODS if name in told["keep"])
+        following = moment(told["next"]) if told.get("next") else "-"
+        error = Text(answer.error.removeprefix("casemate-backup: "), style="red")
+        rows.add_row(answer.host.name, told["schedule"] or "by hand", following, keeps, told["repository"], error)
+    results_console().print(rows)
     sys.exit(reach.exit_code(answers))
 
 
@@ -162,6 +271,11 @@ def _made(told: dict) -> str:
     of = "" if told["consistent"] else "; each file as it was when it was read (the pool is no btrfs)"
     seconds = told["ended"] - told["began"]
     return f"backup {told['id']}: {size(told['bytes'])}, {size(told['added'])} new, {seconds:.0f} s{of}"
+
+
+def moment(seconds: float) -> str:
+    """A time for people, this machine's."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def size(count: float) -> str:

@@ -111,6 +111,14 @@ def progress_console() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+def table(*headings: str) -> Table:
+    """An empty table in the form of all of ours."""
+    made = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+    for heading in headings:
+        made.add_column(heading, no_wrap=True)
+    return made
+
+
 def print_hanging(console: Console, mark: str, *lines: Text) -> None:
     """Print lines beside a mark (markup); what does not fit goes on below its own beginning."""
     grid = Table.grid(padding=(0, 1))

@@ -77,6 +77,15 @@ def _show(told: dict, what: str) -> None:
         for one in told[kind]:
             replaces = "  (replaces what is declared)" if one["replaces"] else ""
             console.print(f"  {kind.removesuffix('s')} {_name(one)}{replaces}", markup=False)
+    if node := told["edge"]:
+        refused = f"  (left out: {node['refused']})" if node["refused"] else ""
+        console.print(f"  edge core: identity and database of {node['node']}{refused}", markup=False)
+    if told["images"]:
+        names = ", ".join(one["reference"] for one in told["images"])
+        how = "brought along" if told["with_images"] else "to be pulled when a pod needs them"
+        console.print(f"  images that are not here, {how}: {names}", markup=False)
+    if "files" in told:
+        console.print(f"  compared with the backup: {told['files']} files, {size(told['bytes'])}", markup=False)
     for place in told.get("replaced", []):
         console.print(f"  what was there: {place}", markup=False)
 

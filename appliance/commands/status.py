@@ -4,10 +4,16 @@ import sys
 
 import click
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
-from appliance.commands.common import load_inventory, print_hanging, print_json, results_console, target_options
+from appliance.commands.common import (
+    load_inventory,
+    print_hanging,
+    print_json,
+    results_console,
+    table,
+    target_options,
+)
 from appliance.look import ask
 from appliance.run import exit_code
 
@@ -51,22 +57,22 @@ def show(answers: list[dict]) -> None:
             console.print(f"  {answer['error']}", style="red", markup=False)
         if answer.get("components"):
             locked = any(part.get("declared") for part in answer["components"])
-            table = _table("COMPONENT", "RUNNING", "INSTALLED", *(["LOCKED"] if locked else []), "STATE")
+            rows = table("COMPONENT", "RUNNING", "INSTALLED", *(["LOCKED"] if locked else []), "STATE")
             for part in answer["components"]:
                 note = f" ({part['accelerator']})" if part.get("accelerator") else ""
                 note += f", cloud: {part['cloud']}" if part.get("cloud") else ""
                 note += ", [yellow]an older program: restart it[/]" if part.get("outdated") else ""
                 versions = [part["version"] or "-", part.get("installed") or "-"]
-                table.add_row(part["name"], *versions, *([_locked(part)] if locked else []), part["state"] + note)
-            console.print(Padding(table, (0, 0, 0, 2), expand=False))
+                rows.add_row(part["name"], *versions, *([_locked(part)] if locked else []), part["state"] + note)
+            console.print(Padding(rows, (0, 0, 0, 2), expand=False))
         if answer.get("pods"):
-            table = _table("POD", "RUNTIME", "READY", "ADDRESS", "GUEST KERNEL", "RESTARTS")
+            rows = table("POD", "RUNTIME", "READY", "ADDRESS", "GUEST KERNEL", "RESTARTS")
             for pod in answer["pods"]:
                 ready = "[green]yes[/]" if pod["ready"] else "[red]no[/]"
                 kernel = pod["guest_kernel"] or "(the host's)"
                 kernel += " [yellow](outdated)[/]" if pod.get("outdated") else ""
-                table.add_row(pod["name"], pod["runtime"], ready, pod["ip"] or "-", kernel, str(pod["restarts"]))
-            console.print(Padding(table, (0, 0, 0, 2), expand=False))
+                rows.add_row(pod["name"], pod["runtime"], ready, pod["ip"] or "-", kernel, str(pod["restarts"]))
+            console.print(Padding(rows, (0, 0, 0, 2), expand=False))
         for finding in answer.get("findings", []):
             text = Text(f"{finding['evidence']}; see: appliance doctor")
             print_hanging(console, f"[yellow]{finding['id']}[/]", text)
@@ -78,10 +84,3 @@ def _locked(part: dict) -> str:
     if not part.get("declared"):
         return "-"
     return "same" if part["declared"] == part.get("installed") else f"[yellow]{part['declared']}[/]"
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    return table

@@ -5,9 +5,10 @@ import json
 import os
 import platform
 
-from tests.bench import deploy, pods, upgrade
+from tests.bench import backup, deploy, pods, upgrade
 
 BENCHES = {
+    "backup": backup.run,
     "deploy": deploy.run,
     "start": pods.start,
     "state": pods.state,

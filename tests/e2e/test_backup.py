@@ -1,6 +1,5 @@
 """Backups of a host with real restic: made, listed, verified, brought back; and what is said when that cannot be."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,69 +7,17 @@ import sys
 import time
 
 import pytest
-import yaml
 
-from appliance.lab import state
-from tests.conftest import ROOT, appliance, on_host
+from tests.conftest import ROOT
+from tests.e2e.backup_site import SECRET, VOLUMES, Site
 
 pytestmark = pytest.mark.lab
-VOLUMES = "/var/lib/casemate/pool/volumes"
-SECRET = "one very secret word"
-
-
-def pod(name: str, volume: str, **labels: str) -> dict:
-    """A pod that writes a line a tenth of a second to a volume."""
-    write = "i=0; while :; do i=$((i+1)); echo $i >> /data/lines; sleep 0.1; done"
-    container = {
-        "name": "main", "image": "localhost/casemate/demo:1", "imagePullPolicy": "Never",
-        "command": ["/bin/sh", "-c", write], "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-    }  # fmt: skip
-    claim = [{"name": "data", "persistentVolumeClaim": {"claimName": volume}}]
-    spec = {"containers": [container], "volumes": claim, "terminationGracePeriodSeconds": 1,
-            "securityContext": {"runAsUser": 0}}  # fmt: skip
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
-
-
-class Site:
-    """A host with two pods that write, and a repository in a directory of its own."""
-
-    def __init__(self, host, directory):
-        self.host, self.directory = host, directory
-        password = directory / "password"
-        password.touch(mode=0o600)
-        password.write_text(SECRET)
-        known = json.loads(state.inventory_path().read_text())["appliance"]["hosts"][host.name]
-        variables = {
-            "backup_repository": "/srv/backup", "backup_password_file": str(password), "backup_schedule": "",
-            "storage_volumes": [{"name": "orders", "size": "64M"}, {"name": "uploads"}, {"name": "scratch"}],
-            "engine_default_handler": "runc", "pods_demo": True, "pods_demo_port": 8081,
-            "microvm_sizes": [{"name": "small", "memory_mib": 256, "vcpus": 1}],
-            "pods": [pod("shop", "orders", app="shop"), pod("blog", "uploads", app="blog")],
-        }  # fmt: skip
-        self.inventory = directory / "site.yml"
-        self.inventory.write_text(yaml.safe_dump({"appliance": {"vars": variables, "hosts": {host.name: known}}}))
-
-    def run(self, *words: str):
-        return appliance(*words, "-i", str(self.inventory))
-
-    def ask(self, *words: str) -> dict:
-        done = self.run(*words, "-o", "json")
-        assert done.returncode == 0, done.stdout + done.stderr
-        told = json.loads(done.stdout)
-        return told["hosts"][0] if "hosts" in told else told
-
-    def sh(self, script: str) -> str:
-        return on_host(self.host, "sh", "-c", script)
-
-    def last(self, volume: str) -> int:
-        return int(self.sh(f"tail -n 1 {VOLUMES}/{volume}/lines"))
 
 
 @pytest.fixture(scope="module")
 def site(new_host, tmp_path_factory):
     found = Site(new_host("bk"), tmp_path_factory.mktemp("backup"))
-    done = found.run("deploy")
-    assert done.returncode == 0, done.stdout + done.stderr
+    found.deploy()
     return found
 
 
@@ -96,6 +43,7 @@ def test_a_backup_has_all_and_is_of_one_moment(site, first):
 
 
 def test_a_volume_comes_back_as_it_was_and_what_it_replaces_is_kept(site, first):
+    assert site.sh(f"cat {VOLUMES}/orders/hooks") == "before\nafter\n"
     site.sh(f"echo damaged > {VOLUMES}/orders/lines")
     planned = site.ask("restore", "--volume", "orders", "--dry-run")
     assert planned["volumes"][0] | {"size": 0} == {
@@ -105,10 +53,15 @@ def test_a_volume_comes_back_as_it_was_and_what_it_replaces_is_kept(site, first)
     done = site.ask("restore", "--volume", "orders", "--yes")
     lines = site.sh(f"cat {VOLUMES}/orders/lines").split()
     assert lines[: first["before"]["orders"]] == [str(n + 1) for n in range(first["before"]["orders"])]
+    # the moment lies between the hooks
+    assert site.sh(f"cat {VOLUMES}/orders/hooks") == "before\n"
+    assert (done["files"], done["edge"]) == (3, None) and done["bytes"] > 0
     (away,) = done["replaced"]
     assert site.sh(f"head -n 1 {away}/lines") == "damaged\n"
     status = {one["name"]: one for one in site.ask("status")["pods"]}
-    assert status["shop"]["ready"] and status["shop"]["restarts"] and not status["blog"]["restarts"]
+    assert status["shop"]["ready"] and not status["shop"]["restarts"]
+    began = {volume: site.sh(f"grep -cx 1 {VOLUMES}/{volume}/lines") for volume in ("orders", "uploads")}
+    assert began == {"orders": "2\n", "uploads": "1\n"}  # one began anew, the other was left alone
     assert site.last("uploads") > blog
 
 
@@ -142,6 +95,49 @@ def test_a_part_is_a_backup_of_its_own_and_the_policy_counts_it_apart(site, firs
     kept = site.ask("backup", "prune", "--yes")  # of one day: the last of either kind
     assert sorted(kept["kept"]) == sorted([part["id"], again["id"]]) and kept["removed"] == [first["id"]]
     assert [one["id"] for one in site.ask("backup", "list")["backups"]] == [part["id"], again["id"]]
+
+
+def test_a_backup_with_a_time_of_its_own_stays_for_so_long_and_no_longer(site, first):
+    kept = site.ask("backup", "now", "--ttl", "12h")
+    short = site.ask("backup", "now", "--ttl", "1h")
+    site.ask("backup", "now")
+    assert site.ask("backup", "prune", "--yes")["removed"] and kept["id"] in _listed(site)
+    restic = "/usr/lib/casemate/bin/casemate-backup restic"
+    until = next(one["until"] for one in site.ask("backup", "list")["backups"] if one["id"] == short["id"])
+    assert 3500 < until - short["ended"] < 3700
+    site.sh(f"{restic} tag --remove until-{until:.0f} --add until-1 {short['id']} >&2")
+    listed = site.ask("backup", "list")["backups"]
+    (over,) = [one["id"] for one in listed if one["until"] == 1]
+    assert site.ask("backup", "prune", "--yes")["removed"] == [over]
+    assert kept["id"] in _listed(site) and over not in _listed(site)
+    sizes = {one["id"]: one["bytes"] for one in site.ask("backup", "list")["backups"]}
+    assert sizes[kept["id"]] == kept["bytes"]
+
+
+def test_images_come_back_where_they_are_saved(site, first):
+    site.sh("""sed -i 's/"images": false/"images": true/' /etc/casemate/backup.json""")
+    made = site.ask("backup", "now")
+    site.sh("ctr -n k8s.io images rm --sync localhost/casemate/demo:1 >&2")
+    planned = site.ask("restore", "--pod", "blog", "--backup", made["id"], "--dry-run")
+    assert [one["reference"] for one in planned["images"]] == ["localhost/casemate/demo:1"]
+    site.ask("restore", "--pod", "blog", "--backup", made["id"], "--yes")
+    site.sh("""sed -i 's/"images": true/"images": false/' /etc/casemate/backup.json""")
+    there = site.sh("ctr -n k8s.io images ls -q name==localhost/casemate/demo:1")
+    assert there == "localhost/casemate/demo:1\n" and made["bytes"] > first["bytes"] + (1 << 20)
+    assert {one["name"]: one["ready"] for one in site.ask("status")["pods"]}["blog"]
+
+
+def _listed(site) -> list[str]:
+    return [one["id"] for one in site.ask("backup", "list")["backups"]]
+
+
+def test_the_state_of_backups_is_one_line_a_host(site, first):
+    told = site.ask("backup", "status")
+    assert told["phase"] == "idle" and told["last"]["ok"] and told["last_good"]["bytes"] and told["verified"]
+    assert (told["schedule"], told["next"]) == ("", 0)
+    shown = site.run("backup", "status").stdout.splitlines()
+    assert len(shown) == 2 and shown[0].split()[:4] == ["HOST", "NOW", "LAST", "GOOD"] and "by hand" in shown[1]
+    assert "7 daily" in site.run("backup", "schedule").stdout
 
 
 def test_what_cannot_be_done_is_said_with_cause_and_cure(site, first):

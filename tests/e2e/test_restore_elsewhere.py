@@ -9,8 +9,8 @@ import yaml
 
 from appliance.lab import manage, state
 from tests.conftest import appliance, on_host
+from tests.e2e.backup_site import VOLUMES, pod
 from tests.e2e.release_site import until
-from tests.e2e.test_backup import VOLUMES, pod
 
 pytestmark = [pytest.mark.lab, pytest.mark.full]
 

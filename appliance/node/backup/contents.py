@@ -5,19 +5,15 @@ A backup is a directory in restic's repository:
     manifest.json       what is in it and of which host and release (see `describe`)
     pods/ configmaps/ secrets/   the documents that declare them, as files
     volumes/NAME/       what pods wrote
+    images/             the engine's content store, where backup_images wants it (images.py)
     host/ABSOLUTE/PATH  the files that Casemate wrote on the host
-    edge/               EdgeCore's configuration, certificates and database
-
-Images are named by digest, not saved.
+    edge/               EdgeCore's identity and database (edge.py)
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
-import sqlite3
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -26,15 +22,13 @@ from appliance.node.pods import manifest, objects
 from appliance.node.release import transaction
 from appliance.node.reset import records
 
-from . import selection, settings
+from . import edge, images, selection, settings
+from .pool import POOL
 from .selection import Filter, Selection
 
 VERSION = 1
-POOL = Path("/var/lib/casemate/pool")
 FOLDERS = {"pods": manifest.MANIFEST_DIRECTORY, "configmaps": objects.ROOT / "configmaps",
            "secrets": objects.ROOT / "secrets"}  # fmt: skip
-_EDGE = {"etc": Path("/etc/kubeedge"), "state": Path("/var/lib/casemate/edge")}
-_DATABASE = Path("/var/lib/kubeedge/edgecore.db")
 
 
 def catalog(pool: Path = POOL) -> tuple[dict[str, manifest.Pod], list[selection.Pod], list[str]]:
@@ -56,20 +50,20 @@ def claims(pod: manifest.Pod) -> list[str]:
     return sorted({claim["claimName"] for claim in found if claim})
 
 
-def describe(host: str, selected: Selection, wanted: Filter, sizes: dict[str, int], images: list[dict],
+def describe(configured: settings.Settings, selected: Selection, wanted: Filter, sizes: dict[str, int],
              consistent: bool) -> dict[str, Any]:  # fmt: skip
     """What manifest.json says.
 
     {"version", "host", "taken", "release", "lock", "distribution", "everything", "consistent", "pods": [{"name",
     "namespace", "labels", "volumes", "configmaps", "secrets"}], "volumes": [{"name", "size"}], "configmaps", "secrets",
-    "images": [{"reference", "digest"}]}. Sizes are quotas in bytes, 0 for none; `consistent`: each volume is of one
-    moment.
+    "images": [{"reference", "digest"}], "with_images": whether their content is in it, "edge": {"node", "cloud"} or
+    None}. Sizes are quotas in bytes, 0 for none; `consistent`: each volume is of one moment.
     """
     declared, pods, _ = catalog()
     known = {pod.name: pod for pod in pods}
     return {
         "version": VERSION,
-        "host": host,
+        "host": configured.host,
         "taken": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "release": transaction.released().get("release", ""),
         "lock": transaction.released().get("lock", ""),
@@ -85,7 +79,9 @@ def describe(host: str, selected: Selection, wanted: Filter, sizes: dict[str, in
         "volumes": [{"name": name, "size": sizes.get(name, 0)} for name in selected.volumes],
         "configmaps": list(selected.configmaps),
         "secrets": list(selected.secrets),
-        "images": images,
+        "images": images.known(),
+        "with_images": configured.images,
+        "edge": edge.identity() if selected.host else None,
     }  # fmt: skip
 
 
@@ -118,33 +114,7 @@ def write(stage: Path, described: dict, selected: Selection) -> None:
                 shutil.copytree(path, stage / "host" / path.relative_to("/"), symlinks=True)
             elif path.exists():
                 _copy(path, stage / "host" / path.relative_to("/"))
-        _edge(stage / "edge")
-
-
-def images() -> list[dict]:
-    """The engine's images, [{"reference", "digest"}]; none of an engine that is down, for the rest is to be saved."""
-    if not shutil.which("ctr"):
-        return []
-    listed = subprocess.run(["ctr", "--timeout", "20s", "--namespace", "k8s.io", "images", "list"], capture_output=True,
-                            text=True, check=False)  # fmt: skip
-    rows = [line.split() for line in listed.stdout.splitlines()[1:]]
-    return [
-        {"reference": row[0], "digest": row[2]} for row in rows if len(row) > 2 and not row[0].startswith("sha256:")
-    ]
-
-
-def _edge(stage: Path) -> None:
-    """EdgeCore's files, and a copy of its database that is whole although it is in use."""
-    if not _DATABASE.exists():
-        return
-    for name, path in _EDGE.items():
-        if path.is_dir():
-            shutil.copytree(
-                path, stage / name, symlinks=True, ignore=shutil.ignore_patterns("*.sock", "staging", "aside*")
-            )
-    with contextlib.closing(sqlite3.connect(f"file:{_DATABASE}?mode=ro", uri=True, timeout=30)) as source, \
-            contextlib.closing(sqlite3.connect(stage / "edgecore.db")) as target:  # fmt: skip
-        source.backup(target)
+        edge.save(stage / edge.FOLDER)
 
 
 def _as_selectable(pod: manifest.Pod) -> selection.Pod:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .contents import POOL
 from .settings import BackupError
 
+POOL = Path("/var/lib/casemate/pool")
 SNAPSHOTS = ".backup"  # below the pool: while a backup is made
 REPLACED = "replaced"  # below the pool: what a restore put away
 RESTORING = ".restoring"
 _SUBVOLUME = 256
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 
 def is_btrfs(pool: Path = POOL) -> bool:
@@ -58,8 +61,8 @@ def prepare(name: str, size: int, pool: Path = POOL) -> Path:
     """An empty volume for what is being restored, not yet in its place. Raises BackupError."""
     place = pool / RESTORING / "volumes" / name
     drop(place)
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    (pool / RESTORING).chmod(0o700)
+    restoring(pool)
+    place.parent.mkdir(exist_ok=True)
     if is_btrfs(pool):
         _run("btrfs", "subvolume", "create", str(place))
         if size:
@@ -68,6 +71,18 @@ def prepare(name: str, size: int, pool: Path = POOL) -> Path:
     else:
         place.mkdir()
     return place
+
+
+def restoring(pool: Path = POOL) -> Path:
+    """Where what comes back is put first; root's alone."""
+    place = pool / RESTORING
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return place
+
+
+def existing(pool: Path = POOL) -> Path:
+    """The pool, or what it will be made in."""
+    return next(path for path in (pool, *pool.parents) if path.exists())
 
 
 def drop_restoring(pool: Path = POOL) -> None:
@@ -80,14 +95,29 @@ def drop_restoring(pool: Path = POOL) -> None:
 
 def exchange(made: Path, name: str, pool: Path = POOL) -> Path | None:
     """Put a volume that `prepare` made into its place; where the one that was there went, None where there was none."""
-    target, away = pool / "volumes" / name, None
+    target = pool / "volumes" / name
     if target.exists():
-        (pool / REPLACED).mkdir(mode=0o700, exist_ok=True)
-        away = pool / REPLACED / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}"
-        target.rename(away)
+        away = replaced(pool) / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}"
+        made.rename(away)
+        _swap(away, target)  # killed before or after it, both are there
+        return away
     target.parent.mkdir(exist_ok=True)
     made.rename(target)
-    return away
+    return None
+
+
+def replaced(pool: Path = POOL) -> Path:
+    """Where what was replaced is kept, until an admin removes it."""
+    place = pool / REPLACED
+    place.mkdir(mode=0o700, exist_ok=True)
+    return place
+
+
+def _swap(one: Path, other: Path) -> None:
+    """Exchange two directories in one step (renameat2(2), for which Python has no call). Raises BackupError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):
+        raise BackupError(f"cannot exchange {one} and {other}: {os.strerror(ctypes.get_errno())}")
 
 
 def drop(place: Path) -> None:

@@ -12,33 +12,42 @@ from pathlib import Path
 from . import settings
 from .settings import BackupError, Settings
 
-# What restic says, by what it means; of these, tests/e2e/test_backup.py has made the first two happen, with 0.14.
+# What restic says, by what it means, in the words of 0.14 and 0.18. The first that fits counts: that a repository
+# cannot be reached is said in the same line as that there is none.
 _MEANINGS = (
-    (r"wrong password or no key found", "the password is not this repository's",
-     "put the right one into backup_password; it is the one that the first backup was made with"),
-    (r"Is there a repository at the following location|unable to open config file|repository does not exist",
-     "there is no repository at {repository}", "is the disk mounted, the address right? A new one is made by the first "
-     "backup only where there never was one"),
-    (r"no space left on device|ENOSPC|disk quota exceeded", "there is no space left at {repository}",
-     "free some, or keep fewer backups (backup_keep) and run: appliance backup prune"),
-    (r"already locked (?:exclusively )?by", "another restic works on {repository}: {line}",
-     "wait for it; the lock of one that is gone is removed by the next run after half an hour"),
-    (r"connection refused|no route to host|network is unreachable|i/o timeout|no such host|dial tcp|server misbehaving|"
-     r"Connection (?:refused|timed out|reset)|Could not resolve hostname|unable to start the sftp session|"
-     r"ssh command exited|connection reset",
+    ("network", r"connection refused|no route to host|network is unreachable|i/o timeout|no such host|dial tcp|"
+     r"server misbehaving|Connection (?:refused|timed out|reset)|Could not resolve hostname|"
+     r"unable to start the sftp session|ssh command exited|connection reset",
      "{repository} cannot be reached: {line}",
      "check the network and the back end; what was saved so far is used by the next run"),
-    (r"Access Denied|InvalidAccessKeyId|SignatureDoesNotMatch|403 Forbidden|401 Unauthorized|Permission denied",
+    ("refused", r"Access Denied|InvalidAccessKeyId|SignatureDoesNotMatch|403 Forbidden|401 Unauthorized|"
+     r"Permission denied",
      "{repository} refuses us: {line}", "check backup_environment, or the key for sftp"),
+    ("password", r"wrong password or no key found", "the password is not this repository's",
+     "put the one into backup_password that the first backup was made with; if it was right until now, the key in the "
+     "repository is damaged"),
+    ("missing", r"Is there a repository at the following location|unable to open config file|repository does not exist",
+     "there is no repository at {repository}", "is the disk mounted, the address right? A new one is made by the first "
+     "backup only where there never was one"),
+    ("space", r"no space left on device|ENOSPC|disk quota exceeded", "there is no space left at {repository}",
+     "free some, or keep fewer backups (backup_keep) and run: appliance backup prune"),
+    ("locked", r"already locked (?:exclusively )?by", "another restic works on {repository}: {line}",
+     "wait for it; the lock of one that is gone is removed by the next run after half an hour"),
+    ("damaged", r"repository contains errors|ciphertext verification failed|invalid data returned|does not match id|"
+     r"config or key .* is damaged|hash mismatch|Pack ID does not match|load\(.*\): invalid|unexpected EOF|"
+     r"invalid character .* looking for",
+     "the repository at {repository} is damaged: {line}",
+     "let the next backups go elsewhere (another backup_repository), then bring back from this one what still can be: "
+     "appliance restore"),
 )  # fmt: skip
 
 
 class ResticError(BackupError):
-    """restic failed; `said` is the end of what it printed."""
+    """restic failed: `kind` is one of _MEANINGS, "" where what it said is not known; `said` is what it printed."""
 
-    def __init__(self, message: str, said: str):
+    def __init__(self, message: str, said: str, kind: str = ""):
         super().__init__(message)
-        self.said = said
+        self.said, self.kind = said, kind
 
 
 class Restic:
@@ -46,20 +55,32 @@ class Restic:
 
     def __init__(self, configured: Settings):
         self.settings = configured
-        self._environment = os.environ | settings.environment() | {
+        self.environment = os.environ | settings.environment() | {
             "RESTIC_REPOSITORY": configured.repository, "RESTIC_PASSWORD_FILE": str(settings.PASSWORD),
             "RESTIC_CACHE_DIR": str(settings.CACHE), "RESTIC_PROGRESS_FPS": "1", "LC_ALL": "C.UTF-8",
         }  # fmt: skip
 
+    def argv(self, *words: str) -> list[str]:
+        """A call of restic, with what the back end needs; secrets are in `environment` only."""
+        return ["restic", *(word for option in self.settings.options for word in ("-o", option)), *words]
+
     def run(self, *words: str, cwd: Path | None = None, on_json: Callable[[dict], None] | None = None) -> str:
         """Run restic and return what it prints; with `on_json` each line of it that is an object goes there instead.
 
-        Raises ResticError, with cause and cure where what restic says is known.
+        A lock of a restic that is gone is taken away. Raises ResticError, with cause and cure where they are known.
         """
-        options = [word for option in self.settings.options for word in ("-o", option)]
+        try:
+            return self._run(*words, cwd=cwd, on_json=on_json)
+        except ResticError as error:
+            if error.kind != "locked":
+                raise
+        self._run("unlock")  # takes away only those whose process is gone, or that are half an hour old
+        return self._run(*words, cwd=cwd, on_json=on_json)
+
+    def _run(self, *words: str, cwd: Path | None = None, on_json: Callable[[dict], None] | None = None) -> str:
         # it must not go on when we are killed: what it reads is mounted for as long as it runs
         process = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "restic", *options, *words], cwd=cwd, env=self._environment, text=True,
+            ["setpriv", "--pdeathsig", "KILL", *self.argv(*words)], cwd=cwd, env=self.environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         kept: list[str] = []
@@ -81,23 +102,15 @@ class Restic:
         told = json.loads(self.run("snapshots", "--json", "--host", self.settings.host, "--tag", "casemate") or "[]")
         return sorted(told or [], key=lambda one: one["time"])
 
-    def is_there(self) -> bool:
-        """Whether the repository exists. Raises ResticError where that cannot be told."""
-        try:
-            self.run("cat", "config")
-        except ResticError as error:
-            if re.search(_MEANINGS[1][0], error.said):
-                return False
-            raise
-        return True
-
     def _error(self, verb: str, code: int, said: str) -> ResticError:
         lines = [line for line in said.strip().splitlines() if line.strip()]
-        for pattern, cause, cure in _MEANINGS:
+        for kind, pattern, cause, cure in _MEANINGS:
             hit = next((line for line in lines if re.search(pattern, line, re.IGNORECASE)), "")
             if hit:
                 cause = cause.format(repository=shown(self.settings.repository), line=hit.strip()[:200])
-                return ResticError(f"{cause}; {cure}", said)
+                if (kind, verb) == ("space", "restore"):
+                    cause, cure = "the disk is full here", "free some space in the pool, or enlarge it"
+                return ResticError(f"{cause}; {cure}", said, kind)
         last = " ".join(lines[-3:])[:400] or f"it ended with {code}"
         return ResticError(f"restic {verb} failed: {last}", said)
 

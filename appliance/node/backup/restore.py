@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from appliance.node.pods import manifest
 
-from . import contents, pool, run, selection, settings
+from . import arrived, contents, edge, guard, images, pool, run, selection, settings
 from .restic import Restic
 from .selection import Filter
 from .settings import BackupError
 
 _READY_SECONDS = 300
+_TELL_SECONDS = 2
 _HEADER = "# Written by Casemate"  # role pods knows its own by it, and would remove what the inventory does not name
 
 
@@ -51,10 +54,13 @@ def chosen(restic: Restic, snapshot: str) -> str:
 
 
 def plan(snapshot: str, backup: dict, wanted: Filter, as_name: str = "") -> dict[str, Any]:
-    """What a restore would do, and to what: {"snapshot", "taken", "from", "volumes": [{"name", "to", "size",
-    "replaces", "used_by"}], "pods": [{"name", "to", "replaces"}], "configmaps", "secrets": [{"name", "replaces"}]}.
+    """What a restore would do, and to what.
 
-    `used_by` are pods of this host that are stopped meanwhile. Raises SelectionError, BackupError.
+    {"snapshot", "taken", "from", "volumes": [{"name", "to", "size", "replaces", "used_by"}], "pods": [{"name", "to",
+    "replaces"}], "configmaps", "secrets": [{"name", "replaces"}], "edge": {"node", "cloud", "refused"} or None,
+    "images": [{"reference", "digest"}] that this host lacks, "with_images": whether the backup has them}. `used_by` are
+    pods of this host that are stopped meanwhile; `size` is what this host gives the volume, its own limit where it has
+    one. Raises SelectionError, BackupError.
     """
     pods, volumes = contents.selectable(backup)
     selected = selection.select(pods, volumes, wanted)
@@ -64,11 +70,14 @@ def plan(snapshot: str, backup: dict, wanted: Filter, as_name: str = "") -> dict
         )
     declared, _, there = contents.catalog()
     sizes = {one["name"]: one["size"] for one in backup["volumes"]}
+    node = backup.get("edge") if selected.host else None
+    here = {(one["reference"], one["digest"]) for one in images.known()}
 
     def volume(name: str) -> dict:
         to = as_name or name
         users = sorted(pod.name for pod in declared.values() if to in contents.claims(pod))
-        return {"name": name, "to": to, "size": sizes.get(name, 0), "replaces": to in there, "used_by": users}
+        size = pool.size_limit(to) if to in there else sizes.get(name, 0) * pool.is_btrfs()
+        return {"name": name, "to": to, "size": size, "replaces": to in there, "used_by": users}
 
     return {
         "snapshot": snapshot[:8],
@@ -80,42 +89,88 @@ def plan(snapshot: str, backup: dict, wanted: Filter, as_name: str = "") -> dict
         ],
         **{kind: [{"name": name, "replaces": bool(_documents(kind, name))} for name in getattr(selected, kind)]
            for kind in ("configmaps", "secrets")},
+        "edge": node and node | {"refused": edge.refusal(node)},
+        "images": [one for one in backup["images"] if (one["reference"], one["digest"]) not in here],
+        "with_images": backup.get("with_images", False),
     }  # fmt: skip
 
 
 def restore(
     restic: Restic, snapshot: str, wanted: Filter, as_name: str, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Do what `plan` says, and wait until the restored pods are ready. Returns that with "replaced": what was there.
+    """Do what `plan` says, and wait until the restored pods are ready.
 
-    Everything is fetched before anything is replaced; each volume is replaced in one step. Raises BackupError.
+    Returns that with "replaced", where what was there is now, and "files", "bytes", how many were compared with what
+    the backup says of them. Everything is fetched before anything is replaced; each volume is replaced in one step;
+    pods that were stopped start again however this ends. Raises BackupError.
     """
     with run.alone("a restore"):
+        guard.start_stopped(report)  # of a run that was killed, and its guard as well
         backup = described(restic, snapshot)
         doing = plan(snapshot, backup, wanted, as_name)
         pool.drop_restoring()
-        made = {one["name"]: pool.prepare(one["name"], one["size"]) for one in doing["volumes"]}
-        documents = settings.STATE / "restored"
-        shutil.rmtree(documents, ignore_errors=True)
+        listing = settings.STATE / "restoring.jsonl"
         try:
-            _fetch(restic, snapshot, doing, documents, report)
-            return doing | {"replaced": _put_in_place(doing, made, documents, as_name, report)}
+            sums = arrived.list_volumes(restic, snapshot, [one["name"] for one in doing["volumes"]], listing)
+            _refuse_if_too_big(doing, sums)
+            made = {one["name"]: pool.prepare(one["name"], one["size"]) for one in doing["volumes"]}
+            fetched = pool.restoring()
+            _fetch(restic, snapshot, doing, fetched, sum(sums.values()), report)
+            report("comparing")
+            files = arrived.compare(listing, fetched)
+            if doing["images"] and doing["with_images"]:
+                report("importing images")
+                images.bring_back(fetched / images.FOLDER, doing["images"])
+            replaced = _put_in_place(doing, made, fetched, as_name, report)
+            return doing | {"replaced": replaced, "files": files, "bytes": sum(sums.values())}
         finally:
-            shutil.rmtree(documents, ignore_errors=True)
+            listing.unlink(missing_ok=True)
             pool.drop_restoring()
 
 
-def _fetch(restic: Restic, snapshot: str, doing: dict, documents: Path, report: Callable[[str], None]) -> None:
-    """Read it all from the repository; restic compares each piece with its checksum."""
-    documents.mkdir(mode=0o700, parents=True)
-    report("fetching the documents")
-    restic.run("restore", snapshot, "--target", str(documents), "--include", "/pods", "--include", "/configmaps",
-               "--include", "/secrets")  # fmt: skip
+def _refuse_if_too_big(doing: dict, sums: dict[str, int]) -> None:
+    """Before anything is fetched: does each volume fit its limit, and all of it the pool?"""
     for one in doing["volumes"]:
-        report(f"fetching volume {one['name']}")
-        restic.run(
-            "restore", snapshot, "--target", str(pool.POOL / pool.RESTORING), "--include", f"/volumes/{one['name']}"
+        if one["size"] and sums[one["name"]] > one["size"]:
+            raise BackupError(
+                f"volume {one['name']} has {sums[one['name']] >> 20} MiB in the backup, and may have "
+                f"{one['size'] >> 20} MiB here: raise its size in storage_volumes, then appliance deploy"
+            )
+    free = shutil.disk_usage(pool.existing()).free
+    if (needed := sum(sums.values())) > free:
+        raise BackupError(
+            f"the volumes have {needed >> 20} MiB in the backup, the pool has {free >> 20} MiB left, and what is "
+            f"replaced is kept: remove what is not needed from {pool.POOL / pool.REPLACED}, or enlarge the pool"
         )
+
+
+def _fetch(restic: Restic, snapshot: str, doing: dict, target: Path, size: int, report: Callable[[str], None]) -> None:
+    """Read it all from the repository; restic compares each piece with its checksum."""
+    folders = [images.FOLDER] if doing["images"] and doing["with_images"] else []
+    folders += [*(f"volumes/{one['name']}" for one in doing["volumes"]), *contents.FOLDERS, edge.FOLDER]
+    words = [word for folder in folders for word in ("--include", f"/{folder}")]
+    with _told(target, size, report):
+        restic.run("restore", snapshot, "--target", str(target), *words)
+
+
+@contextlib.contextmanager
+def _told(target: Path, size: int, report: Callable[[str], None]) -> Iterator[None]:
+    """Tell how far the fetching is, which restic's restore does not: by what has gone from the free space."""
+    before, over = shutil.disk_usage(target).free, threading.Event()
+
+    def tell() -> None:
+        while not over.wait(_TELL_SECONDS):
+            done = min(size, max(0, before - shutil.disk_usage(target).free))
+            report(f"fetching: about {done >> 20} of {size >> 20} MiB")
+
+    report(f"fetching {size >> 20} MiB")
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _put_in_place(doing: dict, made: dict[str, Path], documents: Path, as_name: str,
@@ -124,10 +179,7 @@ def _put_in_place(doing: dict, made: dict[str, Path], documents: Path, as_name: 
     replaced = []
     stopped = sorted({user for one in doing["volumes"] for user in one["used_by"]}
                      | {one["to"] for one in doing["pods"] if one["replaces"]})  # fmt: skip
-    if stopped:
-        report(f"stopping {', '.join(stopped)}")
-        _stop(stopped)
-    try:
+    with guard.stopped(stopped, report):
         for one in doing["volumes"]:
             report(f"putting volume {one['to']} in its place")
             if away := pool.exchange(made[one["name"]], one["to"]):
@@ -137,10 +189,11 @@ def _put_in_place(doing: dict, made: dict[str, Path], documents: Path, as_name: 
                 to = one.get("to", one["name"])
                 away = _write_document(kind, one["name"], to, documents, bool(as_name), doing)
                 replaced += [away] if away else []
-    finally:
-        report("starting pods")
-        trouble = _start([one["to"] for one in doing["pods"]], stopped)
-    if trouble:
+        if doing["edge"] and not doing["edge"]["refused"]:
+            report("putting the edge core's identity and database in their place")
+            away = edge.restore(documents / edge.FOLDER)
+            replaced += [away] if away else []
+    if (doing["pods"] or stopped) and (trouble := _wait()):
         raise BackupError(
             f"restored, but {trouble}; what was there before is in {', '.join(replaced) or '(nothing was)'}"
         )
@@ -166,8 +219,7 @@ def _write_document(kind: str, name: str, to: str, documents: Path, renamed: boo
     for there in _documents(kind, to):
         if there.read_text("utf-8") == text:
             return ""
-        place = pool.POOL / pool.REPLACED / f"{kind}-{there.name}-{time.strftime('%Y%m%dT%H%M%S')}"
-        place.parent.mkdir(mode=0o700, exist_ok=True)
+        place = pool.replaced() / f"{kind}-{there.name}-{time.strftime('%Y%m%dT%H%M%S')}"
         shutil.copy2(there, place)
         away = str(place)
         if there.name != f"{to}.yaml":
@@ -187,27 +239,8 @@ def _documents(kind: str, name: str) -> list[Path]:
     return [path for path in contents.FOLDERS[kind].glob(f"{name}.*") if path.suffix in manifest.SUFFIXES]
 
 
-def _stop(names: list[str]) -> None:
-    """Stop pods, and their runners first, which would start them again."""
-    from appliance.node.pods import settings as pod_settings
-    from appliance.node.pods import teardown, units
-    from appliance.node.pods.cri import Cri
-    from appliance.node.pods.translate import managed_labels
-
-    cri = Cri(pod_settings.load().socket)
-    for name in names:
-        units.stop(name)
-        for sandbox in cri.sandboxes(managed_labels(name)):
-            teardown.stop_sandbox(cri, sandbox)
-
-
-def _start(restored: list[str], stopped: list[str]) -> str:
-    """Start what was stopped and what came; why a restored pod is not ready, "" where all are."""
-    from appliance.node.pods import units
-
-    units.restart(stopped)
-    if not restored and not stopped:
-        return ""
+def _wait() -> str:
+    """Have all declared pods started; why one is not ready in the end, "" where all are."""
     sync = ["/usr/lib/casemate/bin/casemate-pod", "sync", f"--wait={_READY_SECONDS}"]
     done = subprocess.run(sync, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else f"not all pods are ready: {done.stderr.strip()[-300:]}"

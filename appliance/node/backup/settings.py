@@ -14,6 +14,7 @@ KEY = Path("/etc/casemate/backup.key")  # to log in with by sftp; root's alone
 # In memory, for it holds secrets; always the same path, by which restic finds what it saved before.
 STAGE = Path("/run/casemate/backup")
 STATUS = STATE / "status.json"
+MADE = STATE / "made.json"  # sizes and times of this host's backups by id, which the repository does not tell
 CACHE = Path("/var/cache/casemate-restic")
 
 
@@ -23,7 +24,11 @@ class BackupError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """See the variables of role backup. `keep` is by restic's words (last, daily ...), `max_age_hours` for doctor."""
+    """See the variables of role backup.
+
+    `keep` is by restic's words (last, daily ...), `max_age_hours` for doctor, `schedule` as systemd has it, "" for no
+    timer, `images` whether their content is saved.
+    """
 
     repository: str
     host: str
@@ -31,6 +36,8 @@ class Settings:
     exclude: list[str] = field(default_factory=list)
     max_age_hours: int = 26
     options: list[str] = field(default_factory=list)
+    schedule: str = ""
+    images: bool = False
 
 
 def load(path: Path = DECLARED) -> Settings:

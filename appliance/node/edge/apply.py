@@ -30,7 +30,6 @@ from appliance.node.reset import records
 from . import artifact, config, settings
 from .settings import Declared, EdgeError
 
-_APPLIED = settings.STATE / "applied.json"
 _ASIDE = settings.STATE / "aside"
 _CREATED = settings.STATE / "created"
 _LOCK = settings.STATE / "lock"
@@ -358,16 +357,16 @@ def _note(declared: Declared) -> None:
 
 def _store(applied: Applied) -> None:
     if not applied.release:
-        _APPLIED.unlink(missing_ok=True)
+        settings.APPLIED.unlink(missing_ok=True)
         return
-    new = _APPLIED.with_suffix(".new")
+    new = settings.APPLIED.with_suffix(".new")
     new.write_text(json.dumps(asdict(applied)))
-    new.replace(_APPLIED)
+    new.replace(settings.APPLIED)
 
 
 def _applied() -> Applied:
     try:
-        return Applied(**json.loads(_APPLIED.read_text()))
+        return Applied(**json.loads(settings.APPLIED.read_text()))
     except FileNotFoundError:
         return Applied()
 

@@ -12,6 +12,7 @@ BROKER_FILE = Path("/etc/mosquitto/conf.d/casemate.conf")
 
 RELEASES = Path("/usr/lib/casemate/edge")  # ID/edgecore, and the link `current`
 STATE = Path("/var/lib/casemate/edge")
+APPLIED = STATE / "applied.json"  # what EdgeCore last worked with: see apply.Applied
 RUNS_PODS = STATE / "runs-pods"  # there while EdgeCore, not the pod runner, runs what is in PODS
 TOKEN = Path("/run/casemate/edge-token")  # there only while a host joins
 
