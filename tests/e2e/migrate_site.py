@@ -10,7 +10,7 @@ import yaml
 
 from appliance.lab import state
 from tests.conftest import ROOT, appliance, on_host
-from tests.e2e.test_backup import VOLUMES, pod
+from tests.e2e.backup_site import VOLUMES, pod
 
 POOL = "/var/lib/casemate/pool"
 # goes on where it was stopped, so that a line which is lost, or is there twice, can be seen

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.e2e.backup_site import VOLUMES, pod
 from tests.e2e.migrate_site import Site, counted, counting, counts, left_over, sh, sweep
-from tests.e2e.test_backup import VOLUMES, pod
 
 pytestmark = pytest.mark.lab
 SECRET = "another very secret word"

@@ -12,10 +12,10 @@ import pytest
 
 from appliance.lab import state
 from tests.conftest import on_host
+from tests.e2e.backup_site import VOLUMES
 from tests.e2e.conftest import seed
 from tests.e2e.migrate_site import POOL, Site, counted, counting, counts, left_over, sh, sweep
 from tests.e2e.release_site import until
-from tests.e2e.test_backup import VOLUMES
 
 pytestmark = [pytest.mark.lab, pytest.mark.full]
 ROUNDS = 10

@@ -31,6 +31,7 @@ class Session:
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "wb")
         os.dup2(2, 1)  # what is printed by mistake is no frame
+        self._over = False
         self._frames: queue.Queue[tuple[bytes, bytes]] = queue.Queue(_AHEAD)
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -62,6 +63,11 @@ class Session:
         """Answer: `done` with what came of a command, `error`, or `say`, what is being done."""
         wire.write(self._out, wire.COMMAND, json.dumps(answer).encode())
 
+    def finish(self) -> None:
+        """Answer the last command; that the line ends then is as it should be."""
+        self._over = True
+        self.tell(done=None)
+
     def _listen(self) -> None:
         try:
             while True:
@@ -72,7 +78,8 @@ class Session:
             with contextlib.suppress(OSError):  # who would read it is gone, too
                 print(f"casemate-migrate: {error}", file=sys.stderr, flush=True)
         finally:
-            os._exit(_GONE)
+            if not self._over:
+                os._exit(_GONE)
 
 
 def serve(session: Session, verbs: dict[str, Callable[..., object]], foreseen: tuple[type[Exception], ...]) -> int:
@@ -85,7 +92,7 @@ def serve(session: Session, verbs: dict[str, Callable[..., object]], foreseen: t
         asked = session.command()
         verb = asked.pop("do")
         if verb == "bye":
-            session.tell(done=None)
+            session.finish()
             return 0
         try:
             if verb not in verbs:
