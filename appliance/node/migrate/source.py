@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,17 @@ def undo() -> None:
     """Bring this host out of a migration: pods run again, or, where all was told that they moved, are let go of."""
     note = records.load(records.LEAVING)
     if note and note["phase"] == "letting go":
+        _say(f"{', '.join(note['pods'])} moved away in migration {note['id']}: letting go")
         _let_go(note)
     elif note:
+        _say(f"migration {note['id']} did not come to its end: starting {', '.join(note['pods'])} again")
         pods.start(note["pods"])
         records.drop(records.LEAVING)
     streams.drop(streams.LEAVING)
+
+
+def _say(text: str) -> None:
+    print(f"casemate-migrate: {text}", file=sys.stderr)
 
 
 def _let_go(note: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,9 @@ class Target:
 def undo() -> None:
     """Remove all that a migration brought here that never came to its end. Can be cut off and be done again."""
     note = records.load(records.ARRIVING)
+    if note:
+        text = f"migration {note['id']} did not come to its end: removing what came of {', '.join(note['pods'])}"
+        print(f"casemate-migrate: {text}", file=sys.stderr)
     if note and note["phase"] == "placing":
         with here.held():
             for path in note["documents"]:
