@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.full]
 ROUNDS = 10
 GIGABYTE = 1 << 30
 LONGEST = 8.0  # seconds: about as long as one that is not hit takes
+PHASES = ("copying while running", "stopping", "last increment", "starting", "letting go")
 
 
 @pytest.fixture(scope="module")
@@ -78,23 +79,26 @@ def hit_target(site, source, target, run) -> None:
     sh(target, "systemctl kill --signal=KILL --kill-who=main casemate-migrate-target || true")
 
 
-@pytest.mark.parametrize("hit", [hit_coordinator, hit_source, hit_target])
+@pytest.mark.parametrize("hit", [hit_source, hit_target, hit_coordinator])
 def test_a_migration_that_is_killed_loses_nothing_and_the_next_one_works(site, hit):
-    """SIGKILL at ten random moments: of the command, and of each end's program."""
+    """SIGKILL at ten random moments, of them one in each phase: of the command, and of each end's program."""
     chance = random.Random(f"{seed()} {hit.__name__}")
     outcomes = []
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         source, target = where(site)
         sh(source, f"head -c 64M /dev/urandom > {VOLUMES}/orders/big")  # half a second's worth
-        before, moment = counted(source), chance.uniform(0, LONGEST)
+        phase = PHASES[number // 2] if number % 2 else ""
+        before, moment = counted(source), chance.uniform(0, 0.6 if phase else LONGEST)
         run = site.start(source, target)
+        if phase:
+            assert any(line.strip() == phase for line in run.stderr)
         time.sleep(moment)
         hit(site, source, target, run)
         said = run.communicate(timeout=300)[1]
         quiet(site)
         until(lambda s=source, t=target: site.pods(s).get("shop") or site.pods(t).get("shop"), 60)  # it runs somewhere
         on_source, on_target = (site.pods(host).get("shop", False) for host in (source, target))
-        outcomes.append(f"{moment:.1f} s: exit {run.returncode}, source {on_source}, target {on_target}")
+        outcomes.append(f"{phase} {moment:.1f} s: exit {run.returncode}, source {on_source}, target {on_target}")
         if run.returncode not in (0, -signal.SIGKILL):
             assert "shop" in site.pods(source), outcomes[-1] + said
         again = site.run(*site.words(source, target), "--yes", "-o", "json")

@@ -1,6 +1,6 @@
 """What this host knows of migrations that are under way or were cut off: small files that outlive a power cut.
 
-leaving.json     pods are stopped, or being let go, because they are moving away
+leaving.json     pods are copied, stopped, or being let go, because they are moving away
 arriving.json    something is being brought here; all that it names is removed when that fails
 left/ID.json     a migration whose pods this host has let go, until the target has heard of it
 arrived/ID.json  one whose pods are ready here, until the source is known to have let go

@@ -56,6 +56,8 @@ class Source:
 
     def freeze(self, number: int) -> None:
         """Take round `number` of all volumes; they are sent one by one."""
+        if records.load(records.LEAVING) is None:  # so that a host that loses power knows what to remove
+            records.note(records.LEAVING, {"id": self._identity, "phase": "copying", "pods": []})
         streams.freeze(self._volumes(), number)
 
     def send_snapshot(self, name: str, number: int) -> int:
@@ -107,11 +109,13 @@ def undo() -> None:
     if note and note["phase"] == "letting go":
         _say(f"{', '.join(note['pods'])} moved away in migration {note['id']}: letting go")
         _let_go(note)
-    elif note:
-        _say(f"migration {note['id']} did not come to its end: starting {', '.join(note['pods'])} again")
+        note = None
+    streams.drop(streams.LEAVING)
+    if note:
+        again = f"starting {', '.join(note['pods'])} again" if note["pods"] else "its snapshots are removed"
+        _say(f"migration {note['id']} did not come to its end: {again}")
         pods.start(note["pods"])
         records.drop(records.LEAVING)
-    streams.drop(streams.LEAVING)
 
 
 def _say(text: str) -> None:
