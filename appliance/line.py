@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import tempfile
 import threading
@@ -123,8 +124,15 @@ class Line:
         self._over.set()
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+        # ssh does not end while what it has to hand on is not taken
+        threading.Thread(target=self._take_the_rest, daemon=True).start()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_UNDO_SECONDS)
+
+    def _take_the_rest(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while os.read(self._process.stdout.fileno(), wire.CHUNK):
+                pass
 
 
 def relay(source: Line, targets: list[Line], moved: Callable[[int], None]) -> int:
