@@ -94,7 +94,7 @@ class Line:
         try:
             with self._writing:
                 wire.write(self._process.stdin, kind, payload)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: it was closed meanwhile
             if kind == wire.PING:
                 return
             self._answer()  # what went wrong, if it could be told
