@@ -116,7 +116,8 @@ def test_a_pool_that_fills_up_leaves_the_source_serving(site):
     sh(source, f"head -c 2500M /dev/urandom > {VOLUMES}/orders/big")
     run = site.start(source, target)
     assert any("round 1: " in line for line in run.stderr)
-    sh(target, f"head -c 8G /dev/zero > {POOL}/filler || true")
+    free = f"$(($(df --output=avail -B1 {POOL} | tail -n1) - 300000000))"  # at once, but for what is being reserved
+    sh(target, f"fallocate -l {free} {POOL}/filler || head -c 8G /dev/zero > {POOL}/filler || true")
     _, said = run.communicate(timeout=300)
     sh(target, f"rm -f {POOL}/filler; btrfs filesystem sync {POOL}")
     assert run.returncode == 1 and "No space left on device" in said, said
