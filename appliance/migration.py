@@ -189,6 +189,7 @@ class Migration:
         if not self.keep:
             downtime = time.monotonic() - began
         with self._phase("letting go"):
+            source.ask("has_left", identity=identity)  # a source that is gone by now has started its pods again
             self._arrive(targets, identity)
             progress["told to let go"] = not self.keep
             replaced = [] if self.keep else source.ask("let_go")

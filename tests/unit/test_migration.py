@@ -116,6 +116,13 @@ def test_a_target_that_fails_keeps_the_source_from_letting_go(ends):
     assert {"a: closed", "b: closed", "c: closed"} <= set(ends.said)
 
 
+def test_a_source_that_was_killed_while_targets_started_has_its_pods_and_they_have_not(ends):
+    ends.answers["has_left"] = EndError("a: the connection broke")
+    with pytest.raises(CasemateError, match="a: the connection broke\na: its pods run as before"):
+        moving().move()
+    assert "b: start" in ends.said and "b: arrived" not in ends.said
+
+
 def test_a_target_that_cannot_note_its_arrival_takes_it_from_the_others(ends):
     ends.answers["c arrived"] = EndError("c: No space left on device")
     with pytest.raises(CasemateError, match="No space left"):
