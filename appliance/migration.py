@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from appliance import reach
-from appliance.errors import CasemateError, UsageError
+from appliance.errors import CasemateError
 from appliance.inventory import Host
 from appliance.line import Line, relay
 
@@ -119,14 +119,12 @@ class Migration:
             "from": self.source.name, "to": [host.name for host in self.targets], "keep": self.keep,
             "unconfirmed": unconfirmed,
         }  # fmt: skip
-        try:
-            offered = source.ask("offer", **self.wanted.words())
-        except CasemateError:
-            if not any(one["left"] for one in unconfirmed):
-                raise
-            return plan | {"done": True}, {}, []
-        if not offered["pods"]:
-            raise UsageError(f"{self.source.name} has no pod that is selected", cure="appliance pods")
+        offered = source.ask("offer", **self.wanted.words())
+        if not offered.get("pods"):
+            if any(one["left"] for one in unconfirmed):
+                return plan | {"done": True}, {}, []
+            words = offered.get("refused") or "no pod is selected"
+            raise CasemateError(f"{self.source.name}: {words}", cure="appliance pods")
         names = [one["name"] for one in offered["pods"]]
         checks = []
         for target in targets:

@@ -1,6 +1,6 @@
 """What the ends of a migration do to their hosts, cut off at each step: nothing is lost, and nothing is left."""
 
-from contextlib import nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ class Machine:
     """A host whose pool is a plain directory, with no engine: what runs is a set of names."""
 
     def __init__(self, root: Path, monkeypatch):
-        self.root, self.running, self.images = root, set(), {}
+        self.root, self.running, self.images, self.locked = root, set(), {}, False
         self.pool, self.etc = root / "pool", root / "etc"
         (self.pool / "volumes").mkdir(parents=True)
         for kind in papers.KINDS:
@@ -49,7 +49,7 @@ class Machine:
         monkeypatch.setattr(contents, "catalog", self.catalog)
         monkeypatch.setattr(offer, "_host_problems", list)
         for name, does in {
-            "held": nullcontext, "stop": self.stop, "remove": self.stop, "start": self.start, "ready": self.ready,
+            "held": self.held, "stop": self.stop, "remove": self.stop, "start": self.start, "ready": self.ready,
             "handlers": lambda: ["microvm", "runc"], "image": lambda reference: self.images.get(reference, ""),
         }.items():  # fmt: skip
             monkeypatch.setattr(pods, name, does)
@@ -60,6 +60,17 @@ class Machine:
             pods[path.stem] = Pod(yaml.safe_load(path.read_text()), str(path), "runc")
         volumes = sorted(path.name for path in (self.pool / "volumes").iterdir())
         return pods, [contents._as_selectable(pod) for pod in pods.values()], volumes
+
+    @contextmanager
+    def held(self):
+        """A lock that its holder cannot take twice; what waits for it starts what is declared, as a sync does."""
+        assert not self.locked
+        self.locked = True
+        try:
+            yield
+        finally:
+            self.locked = False
+            self.running |= set(self.catalog()[0])
 
     def stop(self, names):
         self.running -= set(names)

@@ -177,11 +177,17 @@ def test_what_an_earlier_run_left_is_brought_to_an_end(ends, left, verb):
 def test_a_run_that_had_done_all_but_say_so_is_only_confirmed(ends):
     ends.answers |= {
         "unconfirmed": [{"id": "id0", "from": "a", "pods": ["shop"]}], "has_left": True,
-        "offer": EndError("a: there is no pod shop"),
+        "offer": {"refused": "there is no pod shop"},
     }  # fmt: skip
     assert moving().plan()["done"]
     assert "b: confirm" not in ends.said
     assert moving().move()["done"] and "b: confirm" in ends.said and "b: begin" not in ends.said
+
+
+def test_nothing_selected_is_told(ends):
+    ends.answers["offer"] = {"refused": "there is no pod shop; there are: blog"}
+    with pytest.raises(CasemateError, match="a: there is no pod shop; there are: blog"):
+        moving().plan()
 
 
 def test_an_arrival_from_another_host_is_not_ours_to_end(ends):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from appliance.node.backup import contents, pool
-from appliance.node.backup.selection import Filter
+from appliance.node.backup.selection import Filter, SelectionError
 
 from . import offer, papers, pods, records, streams
 from .session import MigrationError, Session
@@ -33,8 +33,11 @@ class Source:
         return reading | (changing if self._identity else {})
 
     def offer(self, pods: list[str], selector: str, exclude_pods: list[str]) -> dict[str, Any]:
-        """See offer.offer; what is asked for afterwards is about that."""
-        self._offered = offer.offer(Filter(tuple(pods), selector, exclude_pods=tuple(exclude_pods)))
+        """See offer.offer; what is asked for afterwards is about that. {"refused": why} where nothing is selected."""
+        try:
+            self._offered = offer.offer(Filter(tuple(pods), selector, exclude_pods=tuple(exclude_pods)))
+        except SelectionError as error:
+            return {"refused": str(error)}
         return self._offered
 
     def has_left(self, identity: str) -> bool:
@@ -89,8 +92,8 @@ class Source:
         note = {"id": self._identity, "phase": "letting go", "pods": self._pods(), "volumes": self._volumes(),
                 "documents": documents}  # fmt: skip
         records.note(records.LEAVING, note)
-        self._stopped.close()
-        return _let_go(note)
+        with self._stopped:  # until nothing declares the pods any more
+            return _let_go(note)
 
     def forget(self, identity: str) -> None:
         """Every target knows that this host has let go; nobody will ask again."""
@@ -108,7 +111,8 @@ def undo() -> None:
     note = records.load(records.LEAVING)
     if note and note["phase"] == "letting go":
         _say(f"{', '.join(note['pods'])} moved away in migration {note['id']}: letting go")
-        _let_go(note)
+        with pods.held():
+            _let_go(note)
         note = None
     streams.drop(streams.LEAVING)
     if note:
@@ -123,11 +127,9 @@ def _say(text: str) -> None:
 
 
 def _let_go(note: dict[str, Any]) -> list[str]:
-    """Can be cut off anywhere and be done again: what is away already is passed over."""
-    kept = []
-    with pods.held():
-        kept += [papers.put_away(Path(path)) for path in note["documents"]]
-        pods.remove(note["pods"])
+    """Done within `pods.held`. Can be cut off anywhere and be done again: what is away already is passed over."""
+    kept = [papers.put_away(Path(path)) for path in note["documents"]]
+    pods.remove(note["pods"])
     for name in note["volumes"]:
         place = pool.POOL / "volumes" / name
         if place.exists():
