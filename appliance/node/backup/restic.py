@@ -35,7 +35,7 @@ _MEANINGS = (
      "wait for it; the lock of one that is gone is removed by the next run after half an hour"),
     ("damaged", r"repository contains errors|ciphertext verification failed|invalid data returned|does not match id|"
      r"config or key .* is damaged|hash mismatch|Pack ID does not match|load\(.*\): invalid|unexpected EOF|"
-     r"invalid character .* looking for",
+     r"invalid character .* looking for|Unmarshal: ",
      "the repository at {repository} is damaged: {line}",
      "let the next backups go elsewhere (another backup_repository), then bring back from this one what still can be: "
      "appliance restore"),
