@@ -8,29 +8,51 @@ import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 from . import settings
 from .settings import BackupError, Settings
 
-# What restic says, by what it means; of these, tests/e2e/test_backup.py has made the first two happen, with 0.14.
+# What restic says, by what it means: the pattern, the cause, the cure. The first that fits counts, so a refusal comes
+# before the question whether there is a repository: restic asks it with each of them.
+_DENIED = (
+    r"signature we calculated does not match|access key id you provided does not exist|Access Denied|Forbidden|"
+    r"InvalidAccessKeyId|SignatureDoesNotMatch|Unauthorized|Permission denied \(",
+    "{repository} refuses us: {line}", "check backup_environment, or the key for sftp",
+)  # fmt: skip
+_STRANGER = (
+    r"x509: |server gave HTTP response to HTTPS client", "{repository} is not known to be what it says: {line}",
+    "is the address right? backup_ca takes the certificate of the authority that signed the server's, in PEM",
+)  # fmt: skip
+_NO_REPOSITORY = (
+    r"Is there a repository at the following location|unable to open config file|repository does not exist",
+    "there is no repository at {repository}", "is the disk mounted, the address right? A new one is made by the first "
+    "backup only where there never was one",
+)  # fmt: skip
 _MEANINGS = (
     (r"wrong password or no key found", "the password is not this repository's",
      "put the right one into backup_password; it is the one that the first backup was made with"),
-    (r"Is there a repository at the following location|unable to open config file|repository does not exist",
-     "there is no repository at {repository}", "is the disk mounted, the address right? A new one is made by the first "
-     "backup only where there never was one"),
-    (r"no space left on device|ENOSPC|disk quota exceeded", "there is no space left at {repository}",
-     "free some, or keep fewer backups (backup_keep) and run: appliance backup prune"),
-    (r"already locked (?:exclusively )?by", "another restic works on {repository}: {line}",
-     "wait for it; the lock of one that is gone is removed by the next run after half an hour"),
+    _STRANGER,
+    (r"aws-chunked is not supported", "{repository} does not understand this host's restic: {line}",
+     "speak https: to it (Swift before 2.35 needs that)"),
+    _DENIED,
     (r"connection refused|no route to host|network is unreachable|i/o timeout|no such host|dial tcp|server misbehaving|"
      r"Connection (?:refused|timed out|reset)|Could not resolve hostname|unable to start the sftp session|"
-     r"ssh command exited|connection reset",
+     r"ssh command exited|connection reset|: EOF$|Service Unavailable|Bad Gateway",
      "{repository} cannot be reached: {line}",
      "check the network and the back end; what was saved so far is used by the next run"),
-    (r"Access Denied|InvalidAccessKeyId|SignatureDoesNotMatch|403 Forbidden|401 Unauthorized|Permission denied",
-     "{repository} refuses us: {line}", "check backup_environment, or the key for sftp"),
+    (r"no space left on device|ENOSPC|disk quota exceeded|Insufficient Storage",
+     "there is no space left at {repository}",
+     "free some, or keep fewer backups (backup_keep) and run: appliance backup prune"),
+    (r"Permission denied", "{repository} refuses us: {line}", "check who may read and write there"),
+    _NO_REPOSITORY,
+    (r"already locked (?:exclusively )?by", "another restic works on {repository}: {line}",
+     "wait for it; the lock of one that is gone is removed by the next run after half an hour"),
 )  # fmt: skip
+
+
+# What no second attempt makes better; restic 0.18 goes on trying.
+_IN_VAIN = (_DENIED[0], _STRANGER[0])
 
 
 class ResticError(BackupError):
@@ -46,24 +68,39 @@ class Restic:
 
     def __init__(self, configured: Settings):
         self.settings = configured
-        self._environment = os.environ | settings.environment() | {
-            "RESTIC_REPOSITORY": configured.repository, "RESTIC_PASSWORD_FILE": str(settings.PASSWORD),
+        credentials = settings.environment()
+        self._environment = os.environ | credentials | {
+            "RESTIC_REPOSITORY": _with_credentials(configured.repository, credentials),
+            "RESTIC_PASSWORD_FILE": str(settings.PASSWORD),
             "RESTIC_CACHE_DIR": str(settings.CACHE), "RESTIC_PROGRESS_FPS": "1", "LC_ALL": "C.UTF-8",
         }  # fmt: skip
 
-    def run(self, *words: str, cwd: Path | None = None, on_json: Callable[[dict], None] | None = None) -> str:
+    def run(self, *words: str, cwd: Path | None = None, on_json: Callable[[dict], None] | None = None,
+            on_retry: Callable[[str], None] | None = None) -> str:  # fmt: skip
         """Run restic and return what it prints; with `on_json` each line of it that is an object goes there instead.
 
-        Raises ResticError, with cause and cure where what restic says is known.
+        `on_retry` gets what restic says when it tries something again, which it does for a quarter of an hour. Raises
+        ResticError, with cause and cure where what restic says is known.
         """
         options = [word for option in self.settings.options for word in ("-o", option)]
+        if self.settings.ca:
+            options += ["--cacert", self.settings.ca]
         # it must not go on when we are killed: what it reads is mounted for as long as it runs
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "restic", *options, *words], cwd=cwd, env=self._environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         kept: list[str] = []
-        errors = _Reader(process.stderr)
+
+        def on_error(line: str) -> None:
+            if "retrying after" not in line:
+                return
+            if any(re.search(pattern, line, re.IGNORECASE) for pattern in _IN_VAIN):
+                process.terminate()
+            elif on_retry:
+                on_retry(shown(line.strip()))
+
+        errors = _Reader(process.stderr, on_error)
         for line in process.stdout:
             told = _object(line) if on_json else None
             if told is None:
@@ -86,20 +123,38 @@ class Restic:
         try:
             self.run("cat", "config")
         except ResticError as error:
-            if re.search(_MEANINGS[1][0], error.said):
+            if _meaning(error.said)[0] is _NO_REPOSITORY:
                 return False
             raise
         return True
 
     def _error(self, verb: str, code: int, said: str) -> ResticError:
+        meaning, line = _meaning(said)
+        if meaning:
+            cause = meaning[1].format(repository=shown(self.settings.repository), line=shown(line))
+            return ResticError(f"{cause}; {meaning[2]}", said)
         lines = [line for line in said.strip().splitlines() if line.strip()]
-        for pattern, cause, cure in _MEANINGS:
-            hit = next((line for line in lines if re.search(pattern, line, re.IGNORECASE)), "")
-            if hit:
-                cause = cause.format(repository=shown(self.settings.repository), line=hit.strip()[:200])
-                return ResticError(f"{cause}; {cure}", said)
-        last = " ".join(lines[-3:])[:400] or f"it ended with {code}"
+        last = shown(" ".join(lines[-3:]))[:400] or f"it ended with {code}"
         return ResticError(f"restic {verb} failed: {last}", said)
+
+
+def _meaning(said: str) -> tuple[tuple[str, str, str] | None, str]:
+    """The one of _MEANINGS that fits what restic said, and the line that it goes by; (None, "") where none does."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    for meaning in _MEANINGS:
+        for line in lines:
+            if re.search(meaning[0], line, re.IGNORECASE):
+                return meaning, line[:200]
+    return None, ""
+
+
+def _with_credentials(repository: str, credentials: dict[str, str]) -> str:
+    """A rest-server's address with user and password in it: restic before 0.16 knows no other way to be given them."""
+    scheme, separator, rest = repository.partition("://")
+    user, password = (credentials.get(f"RESTIC_REST_{name}", "") for name in ("USERNAME", "PASSWORD"))
+    if not repository.startswith("rest:") or not user or "@" in rest.partition("/")[0]:
+        return repository
+    return f"{scheme}{separator}{quote(user, safe='')}:{quote(password, safe='')}@{rest}"
 
 
 def shown(repository: str) -> str:
@@ -108,14 +163,19 @@ def shown(repository: str) -> str:
 
 
 class _Reader:
-    """Reads a stream to its end beside another, so that neither fills up."""
+    """Reads a stream to its end beside another, so that neither fills up; each line is shown to `on_line`."""
 
-    def __init__(self, stream):
+    def __init__(self, stream, on_line: Callable[[str], None]):
         import threading
 
         self._lines: list[str] = []
-        self._thread = threading.Thread(target=lambda: self._lines.extend(stream), daemon=True)
+        self._thread = threading.Thread(target=self._read, args=(stream, on_line), daemon=True)
         self._thread.start()
+
+    def _read(self, stream, on_line: Callable[[str], None]) -> None:
+        for line in stream:
+            self._lines.append(line)
+            on_line(line)
 
     def text(self) -> str:
         self._thread.join()

@@ -195,8 +195,9 @@ def _save(configured: settings.Settings, restic: Restic, wanted: Filter, report:
     tags = f"{TAG},{EVERYTHING if wanted.is_everything else PART}"
     try:
         restic.run(
-            "backup", ".", "--json", "--host", configured.host, "--tag", tags, *words, cwd=STAGE, on_json=on_json
-        )
+            "backup", ".", "--json", "--host", configured.host, "--tag", tags, *words, cwd=STAGE, on_json=on_json,
+            on_retry=lambda line: report(f"trying again: {line}"),
+        )  # fmt: skip
     except ResticError as error:
         if summary:  # it ended with 3: some files could not be read
             raise BackupError(

@@ -23,7 +23,10 @@ class BackupError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """See the variables of role backup. `keep` is by restic's words (last, daily ...), `max_age_hours` for doctor."""
+    """See the variables of role backup. `keep` is by restic's words (last, daily ...), `max_age_hours` for doctor.
+
+    `ca` is the path of the authority's certificate that the server's is signed by, "" for the distribution's own ones.
+    """
 
     repository: str
     host: str
@@ -31,6 +34,7 @@ class Settings:
     exclude: list[str] = field(default_factory=list)
     max_age_hours: int = 26
     options: list[str] = field(default_factory=list)
+    ca: str = ""
 
 
 def load(path: Path = DECLARED) -> Settings:
@@ -44,10 +48,10 @@ def load(path: Path = DECLARED) -> Settings:
     return Settings(**{one.name: given[one.name] for one in fields(Settings) if one.name in given})
 
 
-def environment(path: Path = ENVIRONMENT) -> dict[str, str]:
+def environment(path: Path | None = None) -> dict[str, str]:
     """The back end's credentials, as restic reads them from its environment; {} where it needs none."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = (path or ENVIRONMENT).read_text("utf-8").splitlines()
     except FileNotFoundError:
         return {}
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
