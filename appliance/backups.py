@@ -1,5 +1,6 @@
 """What an inventory says of backups, beyond what each variable's type and form say."""
 
+import re
 from collections.abc import Callable, Iterator
 
 from appliance.schema import Finding
@@ -16,6 +17,9 @@ def check_backups(value: Callable[[str], object]) -> Iterator[tuple[str, Finding
     if isinstance(repository, str) and not repository.startswith(_KINDS):
         expected = "/directory, sftp:user@server:/directory, s3:https://server/bucket or rest:https://server/"
         yield "backup_repository", Finding((), repository, "is no repository that hosts can reach", expected)
+    if isinstance(repository, str) and re.search(r"://[^/@]*:[^/@]*@", repository):
+        expected = "the address without it, and RESTIC_REST_USERNAME and RESTIC_REST_PASSWORD in backup_environment"
+        yield "backup_repository", Finding((), "********", "carries a password", expected, secret=True)
     given = [name for name in ("backup_password", "backup_password_file") if value(name) not in ("", None)]
     if not given:
         expected = "the repository's password, by ansible-vault; or backup_password_file"

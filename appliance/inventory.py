@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance import backups, edge, manifests, schema
+from appliance import backups, edge, manifests, objects, schema
 from appliance.connection_variables import known_connection_variables
 from appliance.errors import UsageError
 from appliance.formats import CIDR, CIDR6, DNS_NAME, ENDPOINT, PORT, is_address
@@ -170,6 +170,8 @@ class _HostJudge:
             yield self._problem(name, finding, edge.DOCUMENTED)
         for name, finding in backups.check_backups(self._value):
             yield self._problem(name, finding, backups.DOCUMENTED)
+        for name, finding in objects.check_objects(self._value):
+            yield self._problem(name, finding, objects.DOCUMENTED)
         yield from self._volumes()
 
     def _host_key(self) -> str:
@@ -271,7 +273,10 @@ class _HostJudge:
         """Two services, or a service and a pod, on one port of this host."""
         taken: dict[tuple[int, str], str] = {}
         for name, option in self._options.items():
-            if any(self._value(other) != needed for other, needed in schema.PORT_TAKEN_WITH.get(name, {}).items()):
+            if any(
+                not self._value(other) if needed is schema.GIVEN else self._value(other) != needed
+                for other, needed in schema.PORT_TAKEN_WITH.get(name, {}).items()
+            ):
                 continue
             value = self._value(name)
             port = _port(option, value)

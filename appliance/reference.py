@@ -14,7 +14,7 @@ PODS_PAGE = Path("docs/pods.md")
 _LONGEST_DEFAULT = 60  # characters, in a column of a table
 _BEGIN = "<!-- The rest of this page is made by `python -m appliance.reference`; changes here are lost. -->\n"
 # The order in which the roles run, which is also that in which a person meets them.
-_ROLES = ("preflight", "base", "storage", "engine", "microvm", "edge", "pods", "monitoring")
+_ROLES = ("preflight", "base", "storage", "engine", "microvm", "edge", "objects", "pods", "backup", "monitoring")
 
 
 def render(page: str, content: Path) -> str:

@@ -68,16 +68,24 @@ FORMATS: dict[str, Format] = {
     "monitoring_retention_size": SIZE,
     "monitoring_retention_time": DURATION,
     "monitoring_scrape_interval": DURATION,
+    "objects_addresses[]": ADDRESS,
+    "objects_port": PORT,
+    "objects_users[].name": VOLUME,
+    "objects_volume": VOLUME,
     "pods_demo_port": PORT,
     "storage_device": DEVICE,
     "storage_volumes[].name": VOLUME,
     "storage_volumes[].size": QUOTA,
 }
 
+GIVEN = object()
+"""Stands for any value but an empty one."""
+
 # Ports that are taken only where other variables have these values.
 PORT_TAKEN_WITH: dict[str, dict[str, object]] = {
     "edge_broker_address": {"edge_provider": "kubeedge", "edge_broker": "mosquitto"},
     "edge_metaserver_address": {"edge_provider": "kubeedge", "edge_metaserver": True},
+    "objects_port": {"objects_volume": GIVEN},
     "pods_demo_port": {"pods_demo": True},
 }
 

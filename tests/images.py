@@ -22,6 +22,7 @@ PACKAGES = {
     "nginx": ["nginx-light"],
     "redis": ["redis-server"],
     "postgres": ["postgresql-15"],
+    "s3cmd": ["s3cmd", "python3-magic", "python3-dateutil", "ca-certificates"],
 }
 # what nothing here reads: PostgreSQL's compiler for queries (half of its image) and what only its packaging uses
 LEFT_OUT = (

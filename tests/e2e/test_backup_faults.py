@@ -125,8 +125,8 @@ def test_a_restore_killed_at_any_moment_leaves_the_old_or_the_new_and_the_pods_r
 def test_a_restore_that_does_not_fit_is_refused_or_ends_with_what_was_there(pair, whole):
     _, other = pair
     name = pair[0].host.name
-    other.sh("rm -rf /var/lib/casemate/pool/replaced/*/* 2>/dev/null; "
-             "btrfs subvolume delete /var/lib/casemate/pool/replaced/*-* >&2")  # fmt: skip
+    other.sh("cd /var/lib/casemate/pool && exec >&2; btrfs subvolume delete replaced/*; rm -rf replaced; "
+             "btrfs subvolume sync .")  # fmt: skip
     other.sh(f"rm -rf {VOLUMES}/scratch/*; echo mine > {VOLUMES}/scratch/mine")
     free = int(other.sh("df --output=avail -B1 /var/lib/casemate/pool | tail -1"))
     try:
@@ -150,7 +150,7 @@ def test_a_restore_that_does_not_fit_is_refused_or_ends_with_what_was_there(pair
 
 def test_a_volume_that_is_larger_than_its_limit_here_is_refused_before_anything_is_fetched(pair, whole):
     _, other = pair
-    other.sh(f"btrfs qgroup limit 50M {VOLUMES}/scratch")
+    other.sh(f"rm -rf {VOLUMES}/scratch/*; btrfs qgroup limit 50M {VOLUMES}/scratch")
     refused = other.run("restore", "--from", pair[0].host.name, "--backup", whole["id"], "--volume", "scratch", "--yes")
     other.sh(f"btrfs qgroup limit none {VOLUMES}/scratch")
     assert refused.returncode == 1 and "may have 50 MiB here: raise its size in storage_volumes" in refused.stdout

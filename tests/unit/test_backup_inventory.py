@@ -32,6 +32,7 @@ def test_none_are_declared_by_default_and_a_repository_with_a_password_is_well(t
         ({"backup_repository": "nas/backup"}, "backup_repository", "is no repository"),
         ({"backup_password": "in clear text"}, "backup_password", "clear"),
         ({"backup_environment": {"AWS_SECRET_ACCESS_KEY": "in clear text"}}, "AWS_SECRET_ACCESS_KEY", "clear"),
+        ({"backup_repository": "rest:https://edge:word@nas:8000/"}, "backup_repository", "carries a password"),
         ({"backup_keep": {"fortnightly": 1}}, "fortnightly", ""),
         ({"backup_password_file": "password"}, "backup_password_file", "form"),
     ],

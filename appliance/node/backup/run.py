@@ -235,15 +235,16 @@ def _save(configured: settings.Settings, restic: Restic, wanted: Filter, report:
     tags = f"{TAG},{EVERYTHING if wanted.is_everything else PART}"
     tags += f",{UNTIL}{time.time() + seconds:.0f}" if seconds else ""
     words = ["backup", ".", "--json", "--host", configured.host, "--tag", tags, *words]
+    how = {"cwd": STAGE, "on_json": on_json, "on_retry": lambda line: report(f"trying again: {line}")}
     try:
         try:
             # not asked for first: a call of restic takes a second, and there nearly always is one
-            restic.run(*words, cwd=STAGE, on_json=on_json)
+            restic.run(*words, **how)
         except ResticError as error:
             if error.kind != "missing":
                 raise
             _make_repository(restic, report)
-            restic.run(*words, cwd=STAGE, on_json=on_json)
+            restic.run(*words, **how)
     except ResticError as error:
         if summary:  # it ended with 3: some files could not be read
             raise BackupError(

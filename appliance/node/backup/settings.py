@@ -27,7 +27,8 @@ class Settings:
     """See the variables of role backup.
 
     `keep` is by restic's words (last, daily ...), `max_age_hours` for doctor, `schedule` as systemd has it, "" for no
-    timer, `images` whether their content is saved.
+    timer, `images` whether their content is saved. `ca` is the path of the certificate of
+    the authority that the server's is signed by, "" for the distribution's own ones.
     """
 
     repository: str
@@ -38,6 +39,7 @@ class Settings:
     options: list[str] = field(default_factory=list)
     schedule: str = ""
     images: bool = False
+    ca: str = ""
 
 
 def load(path: Path = DECLARED) -> Settings:
@@ -51,10 +53,10 @@ def load(path: Path = DECLARED) -> Settings:
     return Settings(**{one.name: given[one.name] for one in fields(Settings) if one.name in given})
 
 
-def environment(path: Path = ENVIRONMENT) -> dict[str, str]:
+def environment(path: Path | None = None) -> dict[str, str]:
     """The back end's credentials, as restic reads them from its environment; {} where it needs none."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = (path or ENVIRONMENT).read_text("utf-8").splitlines()
     except FileNotFoundError:
         return {}
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))

@@ -13,7 +13,8 @@ from appliance.node.health.settings import Settings
 
 
 def gather(host: Host, settings: Settings) -> dict:
-    """The facts: strings, integers, lists of strings, `storage` (blockdev.look) and `edge` (edgecore.facts)."""
+    """The facts: strings, integers, lists of strings, `storage` (blockdev.look), `edge` (edgecore.facts) and `objects`,
+    whether object storage was deployed."""
     release = os_release(host)
     return {
         "distribution": release.get("ID", "unknown"),
@@ -32,6 +33,7 @@ def gather(host: Host, settings: Settings) -> dict:
         "storage": blockdev.look(host, settings),
         "node": node_release(host),
         "edge": edgecore.facts(host),
+        "objects": host.path("/etc/casemate/objects.json").exists(),
     }
 
 

@@ -6,7 +6,8 @@ import os
 import re
 from concurrent.futures import ThreadPoolExecutor
 
-from appliance.node.health import checks, edgecore, programs, registry, versions  # noqa: F401 - checks registers what registry runs
+# checks: registers what registry runs
+from appliance.node.health import checks, edgecore, programs, registry, versions
 from appliance.node.health.host import Host
 from appliance.node.health.settings import Settings
 
@@ -65,6 +66,11 @@ def components(host: Host, settings: Settings) -> list[dict]:
             found.append({"name": name, "version": version, "state": _active(host, unit)})
     if (wanted := edgecore.declared(host)) is not None:
         found.append(_edgecore(host, wanted))
+    if checks.objects.read(host):
+        asked = ["dpkg-query", "--show", "--showformat=${Version}", "swift-proxy"]
+        found.append(
+            {"name": "swift", "version": host.run(asked).out or None, "state": _active(host, "swift-proxy.service")}
+        )
     packaged = versions.gather(host)
     for one in found:
         if one["state"] == "installed" and one["version"] is None:

@@ -12,7 +12,7 @@ from appliance.node.microvm.settings import RuntimeFailure
 from appliance.node.reset import records
 from appliance.node.reset.remover import Remover, ResetError
 
-PARTS = ("backup", "monitoring", "edge", "pods", "microvm", "engine", "storage", "base")
+PARTS = ("backup", "monitoring", "objects", "edge", "pods", "microvm", "engine", "storage", "base")
 
 
 def main(argv: list[str] | None = None) -> int:
