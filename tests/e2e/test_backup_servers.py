@@ -173,8 +173,8 @@ def test_a_pod_puts_and_gets_an_object(site):
     )
     script = (
         f"cat > /tmp/ca <<'E'\n{site.ca}\nE\ncat > /tmp/config <<'E'\n{config}\nE\nexport HOME=/tmp; "
-        's="python3 /usr/bin/s3cmd -c /tmp/config"; seq 100000 > /tmp/sent; $s mb s3://photos; '
-        "$s put /tmp/sent s3://photos/seq; $s get s3://photos/seq /tmp/got; $s ls s3://photos; "
+        's="python3 /usr/bin/s3cmd -c /tmp/config"; seq 100000 > /tmp/sent; $s mb s3://photos || $s ls s3://photos; '
+        "$s put /tmp/sent s3://photos/seq; $s get --force s3://photos/seq /tmp/got; $s ls s3://photos; "
         "md5sum /tmp/sent /tmp/got"
     )
     argv = ["exec", "tool", "-i", str(site.inventory), "--limit", site.server.name, "--", "/bin/sh", "-ec", script]
