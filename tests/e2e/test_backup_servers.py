@@ -274,3 +274,21 @@ def test_objects_are_in_a_backup_of_their_host_and_come_back_with_it(site):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len({line.split()[0] for line in done.stdout.splitlines()}) == 1, done.stdout
+
+
+def test_without_object_storage_its_services_go_and_what_is_stored_stays(site):
+    server = site.server.name
+    site.known["hosts"][server] |= {"objects_volume": ""}
+    site.write()
+    site.well("deploy", "--limit", server)
+    listed = on_host(site.server, "sh", "-c", "systemctl list-units --plain --no-legend 'swift*' 'casemate-objects*'; "
+                     "find /etc/casemate /etc/systemd -name '*objects*'; ss -Hltn | grep :7480 || true")  # fmt: skip
+    assert listed == ""
+    assert on_host(site.server, "sh", "-c", f"find {VOLUMES}/objects -name '*.data' | head -n 1") != ""
+    site.known["hosts"][server] |= {"objects_volume": "objects"}
+    site.write()
+    site.well("deploy", "--limit", server)
+    site.well("reset", "--limit", server, "--yes")
+    left = on_host(site.server, "sh", "-c", "ls -d /etc/swift /etc/casemate 2>/dev/null; systemctl list-unit-files "
+                   "--no-legend 'swift*' 'casemate-objects*' memcached.service || true")  # fmt: skip
+    assert left == ""
