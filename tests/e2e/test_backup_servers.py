@@ -88,8 +88,8 @@ class Site:
         self.well("deploy", "--limit", self.client.name)
         on_host(self.client, "rm", "-f", "/var/lib/casemate/backup/status.json")
 
-    def last(self) -> int:
-        return int(on_host(self.client, "tail", "-n", "1", f"{VOLUMES}/orders/lines"))
+    def lines(self) -> list[str]:
+        return on_host(self.client, "cat", f"{VOLUMES}/orders/lines").split("\n")[:-1]
 
 
 def authority(directory, address: str) -> str:
@@ -153,7 +153,7 @@ def site(new_host, tmp_path_factory):
     found.known["hosts"][server.name]["pods"] = [tool]
     found.write()
     found.well("deploy", "--limit", server.name)
-    until(lambda: found.last() > 20)
+    until(lambda: len(found.lines()) > 20)
     return found
 
 
@@ -173,8 +173,8 @@ def test_a_pod_puts_and_gets_an_object(site):
     )
     script = (
         f"cat > /tmp/ca <<'E'\n{site.ca}\nE\ncat > /tmp/config <<'E'\n{config}\nE\nexport HOME=/tmp; "
-        's="python3 /usr/bin/s3cmd -c /tmp/config"; seq 100000 > /tmp/sent; $s mb s3://photos; '
-        "$s put /tmp/sent s3://photos/seq; $s get s3://photos/seq /tmp/got; $s ls s3://photos; "
+        's="python3 /usr/bin/s3cmd -c /tmp/config"; seq 100000 > /tmp/sent; $s mb s3://photos || $s ls s3://photos; '
+        "$s put /tmp/sent s3://photos/seq; $s get --force s3://photos/seq /tmp/got; $s ls s3://photos; "
         "md5sum /tmp/sent /tmp/got"
     )
     argv = ["exec", "tool", "-i", str(site.inventory), "--limit", site.server.name, "--", "/bin/sh", "-ec", script]
@@ -190,15 +190,14 @@ def test_backups_go_to_object_storage_and_come_back(site):
 
 def there_and_back(site, word: str) -> None:
     """A backup is made, listed, verified, and what it holds comes back; keys are where they belong all the while."""
-    before = site.last()
+    before = site.lines()
     with Sampled(site.client) as sampled:
         made = site.ask("backup", "now")
         assert site.ask("backup", "list")["backups"][-1]["id"] == made["id"]
         site.well("backup", "verify", "--limit", site.client.name)
     on_host(site.client, "sh", "-c", f"echo damaged > {VOLUMES}/orders/lines")
     site.ask("restore", "--volume", "orders", "--yes")
-    lines = on_host(site.client, "cat", f"{VOLUMES}/orders/lines").split()
-    assert lines[:before] == [str(number + 1) for number in range(before)]
+    assert len(before) > 20 and site.lines()[: len(before)] == before
     kept = {"/etc/casemate/backup.env", "/etc/casemate/backup.password"}
     nowhere_else(site.client, sampled.text, (REPOSITORY_WORD, word), kept)
 
@@ -275,3 +274,21 @@ def test_objects_are_in_a_backup_of_their_host_and_come_back_with_it(site):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len({line.split()[0] for line in done.stdout.splitlines()}) == 1, done.stdout
+
+
+def test_without_object_storage_its_services_go_and_what_is_stored_stays(site):
+    server = site.server.name
+    site.known["hosts"][server] |= {"objects_volume": ""}
+    site.write()
+    site.well("deploy", "--limit", server)
+    listed = on_host(site.server, "sh", "-c", "systemctl list-units --plain --no-legend 'swift*' 'casemate-objects*'; "
+                     "find /etc/casemate /etc/systemd -name '*objects*'; ss -Hltn | grep :7480 || true")  # fmt: skip
+    assert listed == ""
+    assert on_host(site.server, "sh", "-c", f"find {VOLUMES}/objects -name '*.data' | head -n 1") != ""
+    site.known["hosts"][server] |= {"objects_volume": "objects"}
+    site.write()
+    site.well("deploy", "--limit", server)
+    site.well("reset", "--limit", server, "--yes")
+    left = on_host(site.server, "sh", "-c", "ls -d /etc/swift /etc/casemate 2>/dev/null; systemctl list-unit-files "
+                   "--no-legend 'swift*' 'casemate-objects*' memcached.service || true")  # fmt: skip
+    assert left == ""
