@@ -158,6 +158,32 @@ def test_a_target_that_dies_in_the_middle_leaves_the_source_serving(site):
     sh(target, f"rm {VOLUMES}/orders/big")
 
 
+def test_both_hosts_lose_power_while_the_pod_starts(site):
+    """Nobody is told anything, and nobody is there to undo it: each host does when it is up again."""
+    source, target = where(site)
+    needing = counting(app="shop")
+    needing["spec"]["volumes"].append({"name": "here", "hostPath": {"path": "/srv/here", "type": "Directory"}})
+    sh(source, "mkdir -p /srv/here")
+    sh(target, "rm -rf /srv/here")
+    site.put(source, needing)
+    until(lambda: site.pods(source)["shop"])
+    before = counted(source)
+    run = site.start(source, target)
+    assert any(line == "starting\n" for line in run.stderr)
+    until(lambda: "shop" in site.pods(target), 60)
+    for host in site.hosts:
+        sh(host, "systemctl reboot --force --force || true")
+    run.communicate(timeout=400)
+    assert run.returncode in (1, 4)
+    until(lambda: site.pods(source).get("shop"), 180)
+    until(lambda: left_over(source) + left_over(target) == "", 120)
+    assert counts(source) and counted(source) >= before
+    assert "shop" not in site.pods(target) and sh(target, f"ls {VOLUMES}") in ("", "orders\n")
+    sh(target, "mkdir -p /srv/here")
+    site.move(source, target)
+    assert counts(target)
+
+
 def test_a_plain_directory_gets_it_as_files_and_several_targets_get_it_all(site, new_host, tmp_path):
     source, target = where(site)
     plain = new_host("mge")
