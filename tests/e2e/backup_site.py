@@ -57,7 +57,7 @@ class Site:
         }  # fmt: skip
         self.inventory = directory / "site.yml"
         self.inventory.write_text(
-            yaml.dump({"appliance": {"vars": variables | changes, "hosts": hosts}}, Dumper=_Dumper)
+            yaml.dump({"appliance": {"vars": variables | changes, "hosts": hosts}}, Dumper=Dumper)
         )
 
     def at(self, host) -> "Site":
@@ -69,7 +69,9 @@ class Site:
     def run(self, *words: str):
         environment = os.environ | {"ANSIBLE_VAULT_PASSWORD_FILE": str(self.directory / "vault")}
         with_vault = {"env": environment} if (self.directory / "vault").exists() else {}
-        return appliance(*words, "-i", str(self.inventory), "--limit", self.host.name, **with_vault)
+        at = words.index("--") if "--" in words else len(words)
+        options = ["-i", str(self.inventory), "--limit", self.host.name]
+        return appliance(*words[:at], *options, *words[at:], **with_vault)
 
     def deploy(self) -> None:
         done = self.run("deploy")
@@ -109,11 +111,11 @@ class _Vaulted(str):
     """A text that YAML writes as what ansible-vault made of it."""
 
 
-class _Dumper(yaml.SafeDumper):
-    pass
+class Dumper(yaml.SafeDumper):
+    """Writes what `vaulted` gives as an inventory has it."""
 
 
-_Dumper.add_representer(_Vaulted, lambda dumper, text: dumper.represent_scalar("!vault", str(text), style="|"))
+Dumper.add_representer(_Vaulted, lambda dumper, text: dumper.represent_scalar("!vault", str(text), style="|"))
 
 
 def vaulted(text: str, password: Path) -> str:

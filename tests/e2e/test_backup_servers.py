@@ -16,9 +16,8 @@ import yaml
 from appliance.lab import state
 from tests import images
 from tests.conftest import ROOT, appliance, on_host
+from tests.e2e.backup_site import VOLUMES, Dumper, pod, vaulted
 from tests.e2e.release_site import until
-from tests.e2e.test_backup import VOLUMES, pod
-from tests.e2e.test_restore_elsewhere import _Dumper, _vaulted
 
 pytestmark = [pytest.mark.lab, pytest.mark.full]
 REPOSITORY_WORD, S3_WORD, REST_WORD = "one%very/secret+word", "the=s3/secret%key", "rest:secret/w@rd"
@@ -57,11 +56,11 @@ class Site:
         self.write()
 
     def vaulted(self, text: str):
-        return _vaulted(text, self.vault)
+        return vaulted(text, self.vault)
 
     def write(self, **of_the_client) -> None:
         self.known["hosts"][self.client.name] |= of_the_client
-        self.inventory.write_text(yaml.dump({"appliance": self.known}, Dumper=_Dumper))
+        self.inventory.write_text(yaml.dump({"appliance": self.known}, Dumper=Dumper))
 
     def run(self, *words: str):
         environment = os.environ | {"ANSIBLE_VAULT_PASSWORD_FILE": str(self.vault)}

@@ -11,7 +11,6 @@ import select
 import subprocess
 from collections.abc import Callable, Iterator
 
-from appliance.node.edge import settings as edge
 from appliance.node.microvm.store import read_json, write_json
 
 from .settings import STATE
@@ -45,10 +44,7 @@ def start_stopped(report: Callable[[str], None]) -> None:
     names = (read_json(STOPPED) or {}).get("pods", [])
     if names:
         report("starting pods")
-        if edge.RUNS_PODS.exists():
-            subprocess.run(["systemctl", "start", edge.UNIT], check=True)
-        else:
-            units.restart(names)
+        units.restart(names)
     STOPPED.unlink(missing_ok=True)
 
 
@@ -64,19 +60,9 @@ def _stop(names: list[str]) -> None:
     """Their sandboxes go as well: what only stops counts as a crash, and starts again after a while that grows."""
     from appliance.node.pods import settings, teardown, units
     from appliance.node.pods.cri import Cri
-    from appliance.node.pods.translate import NAME_LABEL, managed_labels
+    from appliance.node.pods.translate import managed_labels
 
     cri = Cri(settings.load().socket)
-    if edge.RUNS_PODS.exists():
-        from appliance.node.edge.pods import sandboxes
-
-        subprocess.run(["systemctl", "stop", edge.UNIT], check=True)  # or it starts them again
-        node = (read_json(edge.APPLIED) or {}).get("node", "")
-        theirs = {f"{name}-{node}" for name in names}  # a kubelet's names of pods that came from files
-        for sandbox in sandboxes(cri, static_only=True):
-            if sandbox.labels[NAME_LABEL] in theirs:
-                teardown.remove_sandbox(cri, sandbox)
-        return
     for name in names:
         units.stop(name)
         for sandbox in cri.sandboxes(managed_labels(name)):

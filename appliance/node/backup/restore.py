@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from appliance.node.edge import settings as edge_settings
 from appliance.node.pods import manifest
 
 from . import arrived, contents, edge, guard, images, pool, run, selection, settings
@@ -179,7 +180,8 @@ def _put_in_place(doing: dict, made: dict[str, Path], documents: Path, as_name: 
     replaced = []
     stopped = sorted({user for one in doing["volumes"] for user in one["used_by"]}
                      | {one["to"] for one in doing["pods"] if one["replaces"]})  # fmt: skip
-    with guard.stopped(stopped, report):
+    # a pod from a file that EdgeCore runs cannot claim a volume, and EdgeCore sees for itself that its file changed
+    with guard.stopped([] if edge_settings.RUNS_PODS.exists() else stopped, report):
         for one in doing["volumes"]:
             report(f"putting volume {one['to']} in its place")
             if away := pool.exchange(made[one["name"]], one["to"]):
