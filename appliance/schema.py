@@ -70,6 +70,7 @@ FORMATS: dict[str, Format] = {
     "monitoring_scrape_interval": DURATION,
     "pods_demo_port": PORT,
     "storage_device": DEVICE,
+    "storage_devices[]": DEVICE,
     "storage_volumes[].name": VOLUME,
     "storage_volumes[].size": QUOTA,
 }

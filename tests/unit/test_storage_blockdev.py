@@ -44,7 +44,7 @@ def state(host):
 
 
 def finding(host, **settings):
-    [one] = found(host, "storage-device", storage_device="/dev/disk.img", **settings)
+    [one] = found(host, "storage-device", storage_devices=["/dev/disk.img"], **settings)
     return one
 
 
