@@ -1,7 +1,9 @@
 """A pool of several devices on a host: made, one lost, replaced, grown, shrunk; its volumes, their snapshots, and pods
 whose pool is not there. Each case goes on where the one before ended."""
 
+import base64
 import json
+import mmap
 import subprocess
 import time
 from pathlib import Path
@@ -180,11 +182,11 @@ def test_a_new_device_takes_the_place_of_the_lost_one(site, third):
 
 
 def test_what_is_damaged_on_one_device_is_put_right_from_the_other_and_told(site, third):
-    site.sh("sync; echo 3 > /proc/sys/vm/drop_caches || true")
-    with third.file.open("r+b") as raw:
-        for offset in range(1200 << 20, 2400 << 20, 1 << 20):  # not the superblocks at 64 KiB and 64 MiB
-            raw.seek(offset)
-            raw.write(b"damaged!" * 512)
+    begins = base64.b64decode(site.sh(f"head -c 4096 {POOL}/volumes/bulk/1 | base64"))
+    with third.file.open("r+b") as raw, mmap.mmap(raw.fileno(), 0) as image:
+        at = image.find(begins)
+        assert at > 0
+        image[at : at + 8192] = b"damaged!" * 1024
     subprocess.run(["blockdev", "--flushbufs", third.device], check=True)
     site.sh("systemctl start casemate-scrub || true")
     told = site.finding("storage-errors")
@@ -273,4 +275,18 @@ def test_without_its_pool_a_pod_waits_with_the_reason_and_others_run(site, third
     assert site.run("volumes", "snapshot", "orders").returncode == 1
     assert site.sh(f"ls -A {POOL}") == ""
     site.sh(f"systemctl start var-lib-casemate-pool.mount; {POD} sync --wait=120")
+    site.sound()
+
+
+def test_work_that_is_killed_goes_on_by_itself(site, third):
+    site.sh(f"btrfs balance start -f -dconvert=single,soft -mconvert=dup,soft {POOL}")
+    assert "RAID1" not in site.profiles()
+    site.sh("systemctl start --no-block casemate-storage; "
+            "for i in $(seq 400); do pgrep -f '[b]trfs balance start' && break; sleep 0.05; done; "
+            "systemctl kill --signal=KILL casemate-storage")  # fmt: skip
+    deadline = time.monotonic() + 240
+    while site.profiles() != {"RAID1"}:
+        assert time.monotonic() < deadline, site.sh("systemctl status --no-pager casemate-storage || true")
+        time.sleep(2)
+    assert "main process exited, code=killed" in site.sh("journalctl -u casemate-storage --no-pager").lower()
     site.sound()

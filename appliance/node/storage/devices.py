@@ -51,13 +51,11 @@ def apply() -> dict:
     subprocess.run(["systemctl", "reset-failed", UNIT], capture_output=True, check=False)
     _run("systemctl", "start", "--no-block", UNIT)
     deadline = time.monotonic() + _APPLY_SECONDS
-    state = "activating"
-    while state == "activating" and time.monotonic() < deadline:
+    state = ["activating", "start"]
+    while state == ["activating", "start"] and time.monotonic() < deadline:
         time.sleep(0.5)
-        state = _run("systemctl", "show", "-P", "ActiveState", UNIT).strip()
-        if _run("systemctl", "show", "-P", "NRestarts", UNIT).strip() != "0":
-            state = "failed"
-    if state == "failed":
+        state = _run("systemctl", "show", "-P", "ActiveState,SubState", UNIT).split()
+    if state[0] == "failed" or state[-1].startswith("auto-restart"):
         words = subprocess.run(["journalctl", "-u", UNIT, "-n", "20", "-o", "cat", "--no-pager"], capture_output=True,
                                text=True, check=False).stdout  # fmt: skip
         ours = [line for line in words.splitlines() if line.startswith("casemate-storage: ")]

@@ -34,9 +34,8 @@ def devices(host: Host, settings: Settings) -> Iterator[Finding]:
             cause="a disk failed or was taken out; what is in the pool has one copy only",
             cure="attach it and reboot; or put a new device in its place in storage_devices, then: appliance deploy",
         )
-    failed = (
-        _last_words(host) if "failed" in host.run(["systemctl", "show", "-P", "Result,SubState", _UNIT]).out else ""
-    )
+    result = host.run(["systemctl", "show", "-P", "Result", _UNIT]).out.strip()
+    failed = _last_words(host) if result not in ("", "success") else ""
     if failed:
         yield Finding(
             ok=False, of="work", evidence=failed,
