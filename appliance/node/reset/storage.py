@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
+from appliance.node.reset import records
 from appliance.node.reset.records import POOL
 from appliance.node.reset.remover import Remover, run
 
@@ -37,10 +39,12 @@ def _devices(remover: Remover, source: str, *, wipe: bool) -> None:
 
 
 def _of(source: str) -> list[str]:
-    """The devices of a pool that a mount unit names: by its UUID, or, as of old, by one device."""
-    if not source.startswith("UUID="):
+    """The devices of the pool that is declared; on hosts of old, the one that the mount unit names."""
+    declared = records.CONFIG / "storage.json"
+    if not declared.exists():
         return [source]
-    return run("blkid", "-c", "/dev/null", "-o", "device", "-t", source, check=False).split()
+    uuid = json.loads(declared.read_text())["uuid"]
+    return run("blkid", "-c", "/dev/null", "-o", "device", "-t", f"UUID={uuid}", check=False).split()
 
 
 def _directory(remover: Remover, *, wipe: bool) -> None:

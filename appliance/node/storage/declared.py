@@ -8,6 +8,7 @@ from pathlib import Path
 
 DECLARED = Path("/etc/casemate/storage.json")
 POOL = Path("/var/lib/casemate/pool")
+LINK = Path("/run/casemate/storage-device")  # to one of the pool's devices; what the mount unit mounts
 MOUNT_UNIT = "var-lib-casemate-pool.mount"
 
 

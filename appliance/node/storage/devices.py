@@ -17,7 +17,7 @@ from appliance.node.health.host import Host
 from appliance.node.health.pool import Step
 from appliance.node.health.settings import Settings
 
-from .declared import POOL, StorageError, load
+from .declared import LINK, POOL, StorageError, load
 
 UNIT = "casemate-storage.service"
 _CONTROL = Path("/dev/btrfs-control")
@@ -78,7 +78,7 @@ def settle() -> dict:
 
 
 def await_devices() -> dict:
-    """{"there": [path]}: where no udev does it, the kernel is told here of which devices a pool is made."""
+    """{"there": [path]}. The kernel is told of them, which no udev does in a container, and LINK names one."""
     known = load()
     if not known.uuid:
         return {"there": []}
@@ -96,7 +96,20 @@ def await_devices() -> dict:
         print(f"of the pool's {of} devices there are {len(there)}: {', '.join(there)}", file=sys.stderr)
     for one in there:
         _run("btrfs", "device", "scan", one)
+    _link(there)
     return {"there": there}
+
+
+def _link(there: list[str]) -> None:
+    """Name one of the devices for the mount unit, none where there is none."""
+    LINK.parent.mkdir(parents=True, exist_ok=True)
+    new = LINK.with_name(f"{LINK.name}.new")
+    new.unlink(missing_ok=True)
+    if not there:
+        LINK.unlink(missing_ok=True)
+        return
+    new.symlink_to(there[0])
+    new.replace(LINK)
 
 
 def _plan(wait: bool = False) -> list[Step]:

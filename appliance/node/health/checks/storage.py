@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from appliance.node.health import blockdev, btrfs
@@ -247,8 +248,11 @@ def _hiding(host: Host, found: dict) -> Finding | None:
 
 
 def _expected(host: Host) -> str:
-    """The pool that the mount unit names, by its UUID or, on hosts of old, by a device; "" if there is no unit."""
-    for line in host.read(UNIT).splitlines():
-        if line.startswith("What="):
-            return line.split("=", 1)[1].strip().removeprefix("UUID=").removeprefix("/dev/disk/by-uuid/")
-    return ""
+    """The pool that was declared, by its UUID or, on hosts of old, by the device of its mount unit; "" for none."""
+    unit = host.read(UNIT)
+    try:
+        known = json.loads(host.read("/etc/casemate/storage.json"))["uuid"] if unit else ""
+    except (ValueError, KeyError):
+        known = ""
+    old = [line.split("=", 1)[1].strip() for line in unit.splitlines() if line.startswith("What=")]
+    return known or "".join(old[:1]).removeprefix("/dev/disk/by-uuid/")
