@@ -19,7 +19,9 @@ from tests.e2e.test_backup import pod
 pytestmark = [pytest.mark.lab, pytest.mark.full]
 POOL = "/var/lib/casemate/pool"
 POD = "/usr/lib/casemate/bin/casemate-pod"
-_FIRST_LOOP = 200  # beyond those that `losetup --find` gives to other hosts, while one of ours is away
+# High, for `losetup --find` gives other hosts the lowest free one. A number of ours that is free may still be given to
+# one of them, so the host's own node goes with the disk.
+_FIRST_LOOP = 200
 
 
 class Disk:
