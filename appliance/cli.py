@@ -16,6 +16,7 @@ VERBS = (
     "status",
     "doctor",
     "pods",
+    "volumes",
     "logs",
     "exec",
     "bench",

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from appliance import backups, edge, manifests, objects, schema
+from appliance import backups, edge, manifests, objects, schema, storage
 from appliance.connection_variables import known_connection_variables
 from appliance.errors import UsageError
 from appliance.formats import CIDR, CIDR6, DNS_NAME, ENDPOINT, PORT, is_address
@@ -168,6 +168,8 @@ class _HostJudge:
         yield from self._networks()
         for name, finding in edge.check_edge(self._value):
             yield self._problem(name, finding, edge.DOCUMENTED)
+        for name, finding in storage.check_devices(self._value):
+            yield self._problem(name, finding, storage.DOCUMENTED)
         for name, finding in backups.check_backups(self._value):
             yield self._problem(name, finding, backups.DOCUMENTED)
         for name, finding in objects.check_objects(self._value):
@@ -309,10 +311,11 @@ class _HostJudge:
                 finding = Finding((number, "name"), volume["name"], "is used more than once", "each volume once")
                 yield self._problem("storage_volumes", finding, documented)
             names.append(volume.get("name"))
-            if volume.get("size") and not self._value("storage_device"):
-                message = "needs a pool on a device of its own"
-                finding = Finding((number, "size"), volume["size"], message, "storage_device, or no size")
-                yield self._problem("storage_volumes", finding, documented)
+            for key in ("size", "snapshots"):
+                if volume.get(key) and not (self._value("storage_device") or self._value("storage_devices")):
+                    message = "needs a pool on a device of its own"
+                    finding = Finding((number, key), volume[key], message, f"storage_device, or no {key}")
+                    yield self._problem("storage_volumes", finding, documented)
         for path, claim in manifests.claims(self._host.variables.get(_PODS)):
             if claim not in names and UNKNOWN not in names:
                 finding = Finding(path, claim, "is no volume of storage_volumes", "the name of one of them")

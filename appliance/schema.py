@@ -74,6 +74,7 @@ FORMATS: dict[str, Format] = {
     "objects_volume": VOLUME,
     "pods_demo_port": PORT,
     "storage_device": DEVICE,
+    "storage_devices[]": DEVICE,
     "storage_volumes[].name": VOLUME,
     "storage_volumes[].size": QUOTA,
 }

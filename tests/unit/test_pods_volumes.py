@@ -7,6 +7,7 @@ import pytest
 
 from appliance.node.pods import manifest, volumes
 from appliance.node.pods.documents import ManifestError
+from appliance.node.storage import declared
 
 
 @pytest.fixture
@@ -106,6 +107,13 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes owners and mount
 
 
 @as_root
+def test_a_pool_that_is_not_mounted_is_the_reason_even_if_a_directory_lies_below(places, monkeypatch):
+    (places.pool / "data").mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(declared, "load", lambda: declared.Declared(["/dev/vdb"], "1234"))
+    with pytest.raises(volumes.VolumeError, match=r"the pool 1234 is not mounted at .*: its devices /dev/vdb"):
+        volumes.prepare(pod({"name": "v", "persistentVolumeClaim": {"claimName": "data"}}), places)
+
+
 def test_a_group_gets_the_volumes_and_no_link_leads_it_out(places, tmp_path):
     outside = tmp_path / "outside"
     outside.write_text("x")

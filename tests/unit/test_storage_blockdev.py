@@ -44,7 +44,7 @@ def state(host):
 
 
 def finding(host, **settings):
-    [one] = found(host, "storage-device", storage_device="/dev/disk.img", **settings)
+    [one] = found(host, "storage-device", storage_devices=["/dev/disk.img"], **settings)
     return one
 
 
@@ -144,3 +144,114 @@ def test_doctor_misses_a_pool_that_is_not_mounted(host):
     unit(host, "/dev/sdb")
     [one] = found(host, "storage", entry="doctor")
     assert not one["ok"] and one["severity"] == "error" and "/dev/sdb" in one["cause"]
+
+
+def second(host, size=128 * MIB):
+    with host.path("/dev/other.img").open("wb") as device:
+        device.truncate(size)
+    return ["/dev/disk.img", "/dev/other.img"]
+
+
+def findings(host, devices, **settings):
+    return found(host, "storage-device", storage_devices=devices, **settings)
+
+
+def test_every_device_is_looked_at_with_the_same_care(host):
+    devices = second(host)
+    assert [one["ok"] for one in findings(host, devices)] == [True]
+    make("mkfs.ext4", "-q", str(host.path(devices[1])))
+    [one] = findings(host, devices)
+    assert not one["ok"] and one["severity"] == "error" and "/dev/other.img is not empty" in one["evidence"]
+    [one] = findings(host, [*devices[:1], "/dev/none"])
+    assert not one["ok"] and one["severity"] == "error" and "/dev/none" in one["evidence"]
+
+
+def test_devices_of_two_pools_of_ours_are_refused_even_if_formatting_is_allowed(host):
+    devices = second(host)
+    for device in devices:
+        make("mkfs.btrfs", "-q", "--label", blockdev.LABEL, str(host.path(device)))
+    [one] = findings(host, devices, storage_format=True)
+    assert not one["ok"] and one["severity"] == "error" and "another deploy" in one["cause"]
+
+
+def test_a_pool_of_two_is_taken_whole_and_with_one_missing_it_is_said(host):
+    devices = second(host)
+    make(
+        "mkfs.btrfs",
+        "-q",
+        "-d",
+        "raid1",
+        "-m",
+        "raid1",
+        "--label",
+        blockdev.LABEL,
+        *(str(host.path(d)) for d in devices),
+    )
+    assert [one["ok"] for one in findings(host, devices)] == [True]
+    host.path(devices[1]).unlink()
+    assert {one["severity"] for one in findings(host, devices)} == {"warning"}
+    [one] = findings(host, devices[:1])
+    assert not one["ok"] and one["severity"] == "warning" and "has 2 devices, 1 of them" in one["evidence"]
+
+
+def mounted(host, uuid):
+    """A raid1 pool of two, of which the kernel shows the second one as missing."""
+    shown = f"/sys/fs/btrfs/{uuid}"
+    host.write("/proc/self/mounts", f"/dev/disk.img {blockdev.POOL} btrfs rw 0 0\n")
+    host.write(f"{shown}/devices/disk.img", "")
+    host.write(f"{shown}/exclusive_operation", "none\n")
+    for kind, count in (("data", 4 << 20), ("metadata", 1 << 20), ("system", 1 << 14)):
+        host.write(f"{shown}/allocation/{kind}/bytes_used", f"{count}\n")
+        host.write(f"{shown}/allocation/{kind}/raid1/total_bytes", f"{count}\n")
+    for number, missing in ((1, 0), (2, 1)):
+        host.write(f"{shown}/devinfo/{number}/missing", f"{missing}\n")
+        host.write(f"{shown}/devinfo/{number}/error_stats", "write_errs 0\nread_errs 0\n")
+
+
+def test_a_pool_that_lacks_a_device_is_told_and_a_new_device_will_take_its_place(host):
+    devices = second(host)
+    make(
+        "mkfs.btrfs",
+        "-q",
+        "-d",
+        "raid1",
+        "-m",
+        "raid1",
+        "--label",
+        blockdev.LABEL,
+        *(str(host.path(d)) for d in devices),
+    )
+    mounted(host, blockdev.examine(host, "/dev/disk.img")[1])
+    host.path(devices[1]).unlink()
+    [one] = found(host, "storage-devices", entry="doctor")
+    assert not one["ok"] and "degraded: 1 of 2 devices missing" in one["evidence"]
+    [one] = findings(host, second(host))
+    assert one["ok"] and one["evidence"].startswith("will replace device 2 of the pool by /dev/other.img")
+
+
+def test_a_former_device_of_the_pool_is_not_taken_back_by_itself(host):
+    devices = second(host)
+    make(
+        "mkfs.btrfs",
+        "-q",
+        "-d",
+        "raid1",
+        "-m",
+        "raid1",
+        "--label",
+        blockdev.LABEL,
+        *(str(host.path(d)) for d in devices),
+    )
+    mounted(host, blockdev.examine(host, "/dev/disk.img")[1])
+    [one] = findings(host, devices)
+    assert not one["ok"] and one["severity"] == "error" and "went on without it" in one["cause"] + one["evidence"]
+
+
+def test_errors_that_btrfs_counted_are_told_with_the_device(host):
+    make("mkfs.btrfs", "-q", "--label", blockdev.LABEL, str(image(host)))
+    uuid = blockdev.examine(host, "/dev/disk.img")[1]
+    mounted(host, uuid)
+    host.write(f"/sys/fs/btrfs/{uuid}/devinfo/1/error_stats", "write_errs 0\ncorruption_errs 3\n")
+    one, last = found(host, "storage-errors", entry="doctor")
+    assert not one["ok"] and one["evidence"] == "errors of /dev/disk.img: 3 corruption"
+    assert last["ok"] and "no scrub yet" in last["evidence"]

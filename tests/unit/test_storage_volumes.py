@@ -2,6 +2,7 @@
 
 import pytest
 
+from appliance.node.health import btrfs
 from appliance.node.storage import cli
 
 
@@ -22,4 +23,4 @@ def test_a_size_that_nobody_would_keep_to_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("size", "count"), [("", 0), ("512M", 512 << 20), ("10G", 10 << 30), ("3T", 3 << 40)])
 def test_sizes_are_powers_of_1024(size, count):
-    assert cli.in_bytes(size) == count
+    assert btrfs.in_bytes(size) == count

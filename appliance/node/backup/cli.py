@@ -14,6 +14,8 @@ import subprocess
 import sys
 import time
 
+from appliance.node.storage.declared import StorageError
+
 from . import guard, restore, run, settings
 from .restic import Restic, shown
 from .selection import Filter, SelectionError
@@ -79,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # whoever asked is gone: it comes to its end, and `status` tells
     try:
         print(json.dumps(do(asked)))
-    except (BackupError, SelectionError) as error:
+    except (BackupError, SelectionError, StorageError) as error:
         print(f"casemate-backup: {error}", file=sys.stderr)
         return 1
     return 0

@@ -99,7 +99,7 @@ def exchange(made: Path, name: str, pool: Path = POOL) -> Path | None:
     if target.exists():
         away = replaced(pool) / f"{name}-{time.strftime('%Y%m%dT%H%M%S')}"
         made.rename(away)
-        _swap(away, target)  # killed before or after it, both are there
+        swap(away, target)  # killed before or after it, both are there
         return away
     target.parent.mkdir(exist_ok=True)
     made.rename(target)
@@ -113,7 +113,7 @@ def replaced(pool: Path = POOL) -> Path:
     return place
 
 
-def _swap(one: Path, other: Path) -> None:
+def swap(one: Path, other: Path) -> None:
     """Exchange two directories in one step (renameat2(2), for which Python has no call). Raises BackupError."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE):

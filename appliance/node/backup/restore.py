@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +13,13 @@ from typing import Any
 
 from appliance.node.edge import settings as edge_settings
 from appliance.node.pods import manifest
+from appliance.node.storage import declared as storage
 
 from . import arrived, contents, edge, guard, images, pool, run, selection, settings
 from .restic import Restic
 from .selection import Filter
 from .settings import BackupError
 
-_READY_SECONDS = 300
 _TELL_SECONDS = 2
 _HEADER = "# Written by Casemate"  # role pods knows its own by it, and would remove what the inventory does not name
 
@@ -106,6 +105,7 @@ def restore(
     pods that were stopped start again however this ends. Raises BackupError.
     """
     with run.alone("a restore"):
+        storage.require_pool()
         guard.start_stopped(report)  # of a run that was killed, and its guard as well
         backup = described(restic, snapshot)
         doing = plan(snapshot, backup, wanted, as_name)
@@ -195,7 +195,7 @@ def _put_in_place(doing: dict, made: dict[str, Path], documents: Path, as_name: 
             report("putting the edge core's identity and database in their place")
             away = edge.restore(documents / edge.FOLDER)
             replaced += [away] if away else []
-    if (doing["pods"] or stopped) and (trouble := _wait()):
+    if (doing["pods"] or stopped) and (trouble := guard.ready()):
         raise BackupError(
             f"restored, but {trouble}; what was there before is in {', '.join(replaced) or '(nothing was)'}"
         )
@@ -239,10 +239,3 @@ def _write_document(kind: str, name: str, to: str, documents: Path, renamed: boo
 def _documents(kind: str, name: str) -> list[Path]:
     """The files of this host that declare an object of this name."""
     return [path for path in contents.FOLDERS[kind].glob(f"{name}.*") if path.suffix in manifest.SUFFIXES]
-
-
-def _wait() -> str:
-    """Have all declared pods started; why one is not ready in the end, "" where all are."""
-    sync = ["/usr/lib/casemate/bin/casemate-pod", "sync", f"--wait={_READY_SECONDS}"]
-    done = subprocess.run(sync, capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else f"not all pods are ready: {done.stderr.strip()[-300:]}"

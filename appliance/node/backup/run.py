@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from appliance.node.microvm.store import read_json, write_json
+from appliance.node.storage import declared as storage
 
 from . import contents, hooks, images, pool, selection, settings
 from .restic import Restic, ResticError
@@ -124,6 +125,7 @@ def made() -> dict[str, dict]:
 
 def _backup(configured: settings.Settings, wanted: Filter, report: Callable[[str], None], began: float,
             seconds: int) -> dict:  # fmt: skip
+    storage.require_pool()  # or a backup without volumes would look whole
     restic = Restic(configured)
     declared, pods, volumes = contents.catalog()
     selected = selection.select(pods, volumes, wanted)

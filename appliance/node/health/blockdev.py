@@ -1,4 +1,4 @@
-"""What is on the device that is to hold the storage pool, and where the pool is now. Looks only."""
+"""What is on the devices that are to hold the storage pool, and where the pool is now. Looks only."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import stat
 from pathlib import Path
 
+from appliance.node.health import btrfs, pool
 from appliance.node.health.host import Host
 from appliance.node.health.settings import Settings
 
@@ -18,30 +19,66 @@ PROBE_BYTES = 1 << 20
 
 
 def look(host: Host, settings: Settings) -> dict:
-    """The pool's device and the pool, as a dict.
+    """The pool's devices and the pool, as a dict.
 
-    device: the name asked for; state: `directory` (none asked for), `missing`, `not-block`, `blank`, `pool` (ours),
-    `used` (anything else is on it) or `busy` (a mount, RAID, LVM ... has it); uuid: of the file system on it;
-    by_uuid: whether this host has /dev/disk/by-uuid; content: what was found, in words; mounted: the source mounted at
-    the pool's path, "" if none; filesystem: the type at the pool's path; entries: the names in the pool's directory.
+    devices: for each that is asked for {"name", "state": `missing`, `not-block`, `blank`, `pool` (ours), `used`
+    (anything else is on it) or `busy` (a mount, RAID, LVM ... has it), "uuid" of the file system on it, "content": what
+    was found, in words, "member": its id in the mounted pool or 0, "of": of how many devices its file system is made,
+    "size" in bytes}; state: `directory` (none is asked for), `pool` where one of them is of a pool, else the worst of
+    theirs; uuid: of the pool on them; mounted: the source mounted at the pool's path, "" if none; filesystem: the type
+    at the pool's path; pool: the mounted pool (btrfs.mounted, and of each member "device" and "size" in use), {} if
+    none; steps: what is to be done to it (pool.plan) in words; lacks: why that cannot be; entries: the names in the
+    pool's directory; enabled: our units that systemd starts by itself.
     """
     source, filesystem = _mounted_at(host, POOL)
-    facts = {
-        "device": settings.storage_device,
-        "state": "directory",
-        "uuid": "",
-        "by_uuid": host.path("/dev/disk/by-uuid").is_dir(),
-        "content": "",
+    there = btrfs.mounted(host, source) if filesystem == "btrfs" else {}
+    for one in there.get("members", ()):
+        one["device"] = f"/dev/{one['name']}" if one["name"] else ""
+        one["size"] = btrfs.superblock(host.path(one["device"])).get("size", 0) if one["device"] else 0
+    devices = [_device(host, name, there) for name in settings.storage_devices]
+    wanted, steps = plan(devices, there, erase=settings.storage_format) if there and devices else ([], [])
+    return {
+        "devices": devices,
+        "state": _state(devices),
+        "uuid": next((one["uuid"] for one in devices if one["state"] == "pool"), ""),
+        "content": "; ".join(f"{one['name']}: {one['content']}" for one in devices if one["content"]),
         "mounted": source,
         "filesystem": filesystem or _filesystem_of(host, POOL),
+        "pool": there,
+        "steps": [str(step) for step in steps],
+        "lacks": pool.lacks(steps, wanted, there["used"]) if steps else "",
         "entries": _entries(host, POOL),
+        "enabled": sorted(one.name for one in host.path("/etc/systemd/system").glob("*.wants/casemate-*")),
     }
-    if settings.storage_device:
-        state, uuid, content = examine(host, settings.storage_device)
-        if state == "busy" and same_device(host, source, settings.storage_device) and filesystem == "btrfs":
-            state, content = "pool", f"btrfs, mounted at {POOL}"
-        facts.update(state=state, uuid=uuid, content=content)
-    return facts
+
+
+def plan(devices: list[dict], there: dict, *, erase: bool) -> tuple[list[dict], list[pool.Step]]:
+    """The devices of `look` as pool.plan takes them, and what it says of them and the mounted pool.
+
+    Where not everything may be erased, a device with anything on it counts as one that is not there.
+    """
+    usable = ("blank", "used") if erase else ("blank",)
+    wanted = [{**one, "there": bool(one["member"]) or one["state"] in usable} for one in devices]
+    members = [{**one, "name": one["device"]} for one in there["members"]]
+    return wanted, pool.plan(wanted, members, there["profiles"])
+
+
+def _device(host: Host, name: str, there: dict) -> dict:
+    state, uuid, content = examine(host, name)
+    kernel = btrfs.kernel_name(host, name)
+    member = next((one["id"] for one in there.get("members", ()) if one["name"] == kernel), 0)
+    if member:
+        state, uuid, content = "pool", there["uuid"], f"btrfs, mounted at {POOL}"
+    of = btrfs.superblock(host.path(name)).get("devices", 0) if state == "pool" else 0
+    return {"name": name, "state": state, "uuid": uuid, "content": content, "member": member, "of": of,
+            "size": btrfs.size_of(host, kernel)}  # fmt: skip
+
+
+def _state(devices: list[dict]) -> str:
+    """One word for all; a pool is there as soon as one of them is of it."""
+    states = {one["state"] for one in devices}
+    order = ("pool", "missing", "not-block", "busy", "used", "blank")
+    return next((state for state in order if state in states), "directory")
 
 
 def examine(host: Host, device: str) -> tuple[str, str, str]:
@@ -51,6 +88,8 @@ def examine(host: Host, device: str) -> tuple[str, str, str]:
         return "missing", "", "no such file"
     if not is_block_device(path):
         return "not-block", "", "not a block device"
+    if _has_no_medium(path):
+        return "missing", "", "it has no medium"
     probe = dict(
         line.split("=", 1)
         for line in host.run(["blkid", "-p", "-o", "export", str(path)]).out.splitlines()
@@ -111,6 +150,15 @@ def _user_of(path: Path) -> str:
             return "in use (mounted, swap or part of another device)"
         return f"cannot be opened: {error.strerror}"
     return ""
+
+
+def _has_no_medium(path: Path) -> bool:
+    """Whether there is a drive but nothing in it: such a device is of size 0, or cannot be opened."""
+    try:
+        with path.open("rb") as device:
+            return device.seek(0, os.SEEK_END) == 0
+    except OSError as error:
+        return error.errno == errno.ENOMEDIUM
 
 
 def _data_at(path: Path) -> str:

@@ -32,7 +32,9 @@ class Settings:
     # What a host that is to join a cloud joins: {"address", "port", "https_port", "node", "ca", "token_ca",
     # "token_expires", "token_problem", "broker"}; the token itself never gets here. {} for no edge provider.
     edge: dict = field(default_factory=dict)
-    storage_device: str = ""
+    storage_devices: list[str] = field(default_factory=list)
+    # Each {"name", "size": such as 10G, may be missing}
+    storage_volumes: list[dict] = field(default_factory=list)
     storage_format: bool = False
     units: list[str] = field(default_factory=lambda: ["containerd.service"])
     engine_socket: str = "/run/containerd/containerd.sock"

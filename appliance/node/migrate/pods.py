@@ -27,22 +27,10 @@ def held() -> AbstractContextManager:
 
 
 def stop(names: list[str]) -> None:
-    """Stop pods together, each within its grace period, and their runners first, which would start them again.
-
-    Their sandboxes go as well: a pod that only stops has crashed, and starts again after a while that grows.
-    """
+    """Stop pods together, each within its grace period; their sandboxes go as well."""
     from appliance.node.pods import teardown
-    from appliance.node.pods.translate import managed_labels
 
-    cri = _cri()
-
-    def one(name: str) -> None:
-        units.stop(name)
-        for sandbox in cri.sandboxes(managed_labels(name)):
-            teardown.remove_sandbox(cri, sandbox)
-
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        list(threads.map(one, names))
+    teardown.take_down(_cri(), names)
 
 
 def start(names: list[str]) -> None:

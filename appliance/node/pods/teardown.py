@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroups, hooks
+from . import cgroups, hooks, units
 from .cri_model import CriError, sandbox_ready, state_name
-from .translate import GRACE_ANNOTATION, LOG_ROOT, NAME_LABEL, NAMESPACE_LABEL, UID_LABEL
+from .translate import GRACE_ANNOTATION, LOG_ROOT, NAME_LABEL, NAMESPACE_LABEL, UID_LABEL, managed_labels
 
 if TYPE_CHECKING:
     from .cri import Cri
@@ -45,6 +45,20 @@ def stop_containers(cri: "Cri", sandbox_id: str, grace_seconds: int) -> None:
     """Stop a sandbox's containers together, each within the grace period. Raises CriError."""
     running = [c for c in cri.containers(sandbox_id) if state_name(c) in ("running", "unknown")]
     _at_once(lambda container: end_container(cri, container, grace_seconds), running)
+
+
+def take_down(cri: "Cri", pod_names: Collection[str]) -> None:
+    """Stop pods of ours together, and their runners first, which would start them again. Raises CriError, UnitError.
+
+    Their sandboxes go as well: a pod that only stops has crashed, and starts again after a while that grows.
+    """
+
+    def one(name: str) -> None:
+        units.stop(name)
+        for sandbox in cri.sandboxes(managed_labels(name)):
+            remove_sandbox(cri, sandbox)
+
+    _at_once(one, pod_names)
 
 
 def stop_all(cri: "Cri") -> None:

@@ -159,11 +159,24 @@ def _host_path(name: str, source: dict) -> Path:
 
 def _claimed(name: str, claim: str, pool: Path) -> Path:
     path = pool / claim
+    if trouble := _pool_trouble(pool.parent):
+        raise VolumeError(f"volume {name!r}: {trouble}")
     if not path.is_dir() or path.is_symlink():
         raise VolumeError(
             f"volume {name!r}: the pool has no volume {claim!r}; declare it in storage_volumes and deploy"
         )
     return path
+
+
+def _pool_trouble(pool: Path) -> str:
+    """Why the pool is not there, where a device is declared for it; "" where it is, or is a directory."""
+    from appliance.node.storage import declared  # for pods that claim volumes alone
+
+    try:
+        declared.require_pool(pool)
+    except declared.StorageError as error:
+        return str(error)
+    return ""
 
 
 def _empty(pod: Pod, name: str, source: dict[str, Any], places: Places) -> Path:

@@ -1,60 +1,198 @@
-"""`casemate-volumes`: see to it that the pool has the volumes that pods may claim, each with its size."""
+"""`casemate-volumes VERB`: the pool's volumes that pods may claim, and their snapshots.
+
+One JSON object on stdout, what it is doing on stderr; exit code 1 and a line of words where it fails.
+"""
 
 import argparse
+import contextlib
+import fcntl
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
-POOL = Path("/var/lib/casemate/pool")
-_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+from appliance.node.backup.settings import BackupError
+from appliance.node.health import btrfs
+from appliance.node.health.host import Host
+
+from . import declared, rollback, snapshots
+from .declared import POOL, StorageError
+
+_LOCK = Path("/run/casemate/volumes.lock")
+_DU_SECONDS = 30
 
 
-class VolumeError(Exception):
+class VolumeError(StorageError):
     """A volume cannot be made as asked for; the message names it and says why."""
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="casemate-volumes", description=__doc__)
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="VERB")
+    one = verbs.add_parser("ensure", help="see to it that these volumes are there, each with its size")
+    one.add_argument("volumes", type=json.loads, help='JSON: [{"name": NAME, "size": "10G"}]; size may be left out')
+    one.add_argument("--check", action="store_true", help="only say what would be new")
+    verbs.add_parser("list", help="the volumes with their sizes, users and snapshots")
+    one = verbs.add_parser("snapshot", help="make a snapshot of a volume, which stays until it is dropped")
+    one.add_argument("volume")
+    one = verbs.add_parser("rollback", help="put a volume back to a snapshot; its pods are stopped meanwhile")
+    one.add_argument("volume")
+    one.add_argument("--to", default="", metavar="TIME", help="which one (default: the last)")
+    one.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    one = verbs.add_parser("drop", help="remove a snapshot")
+    one.add_argument("volume")
+    one.add_argument("snapshot", metavar="TIME")
+    verbs.add_parser("due", help="make the snapshots that are due, and remove those that are not to be kept")
+    return top
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run it; the exit code: 0 done, 1 failed, 2 bad usage. Prints {"changed": bool, "new": [name], "sized": [name]}"""
-    parser = argparse.ArgumentParser(prog="casemate-volumes", description=__doc__)
-    parser.add_argument("volumes", type=json.loads, help='JSON: [{"name": NAME, "size": "10G"}]; size may be left out')
-    parser.add_argument("--check", action="store_true", help="only say what would be new")
-    options = parser.parse_args(arguments)
+    """Run one verb; the exit code: 0 done, 1 failed, 2 bad usage."""
+    asked = parser().parse_args(arguments)
+    do = {"ensure": _ensure, "list": _list, "snapshot": _snapshot, "rollback": _rollback, "drop": _drop,
+          "due": _due}[asked.verb]  # fmt: skip
     try:
-        report = ensure(options.volumes, options.check)
-    except (VolumeError, OSError) as error:
+        print(json.dumps(do(asked)))
+    except (BackupError, StorageError, OSError) as error:
         print(f"casemate-volumes: {error}", file=sys.stderr)
         return 1
-    print(json.dumps({"changed": any(report.values()), **report}))
     return 0
 
 
-def ensure(volumes: list[dict[str, str]], check: bool = False, pool: Path = POOL) -> dict[str, list[str]]:
+def _ensure(asked: argparse.Namespace) -> dict:
+    """{"changed": bool, "new": [name], "sized": [name]}."""
+    if not asked.check:
+        declared.require_pool()
+    report = ensure(asked.volumes, asked.check)
+    return {"changed": any(report.values()), **report}
+
+
+def ensure(volumes: list[dict], check: bool = False, pool: Path = POOL) -> dict[str, list[str]]:
     """Make what is missing and limit what is to have another size; no volume is ever removed. Raises VolumeError."""
     on_btrfs = _run("stat", "--file-system", "--format=%T", str(_existing(pool))).strip() == "btrfs"
     report: dict[str, list[str]] = {"new": [], "sized": []}
+    for volume in volumes:  # before anything is touched
+        _refuse(volume, pool, on_btrfs)
     for volume in volumes:
         path, size = pool / "volumes" / volume["name"], volume.get("size") or ""
-        if size and not on_btrfs:
-            raise VolumeError(
-                f"volume {path.name}: a size needs a pool on a device of its own (storage_device), which is btrfs; "
-                f"{pool} is a plain directory"
-            )
         is_new = not path.is_dir()
         if is_new:
             report["new"].append(path.name)
             if not check:
                 _make(path, on_btrfs)
-        if on_btrfs and (0 if is_new else limit(path)) != in_bytes(size):
+        if on_btrfs and (0 if is_new else limit(path)) != btrfs.in_bytes(size):
             report["sized"].append(path.name)
             if not check:
-                _set_limit(pool, path, in_bytes(size))
+                _set_limit(pool, path, btrfs.in_bytes(size))
     return report
 
 
-def in_bytes(size: str) -> int:
-    """A size such as 512M or 10G in bytes; none is 0."""
-    return int(size[:-1]) * _UNITS[size[-1]] if size else 0
+def limit(path: Path) -> int:
+    """The most bytes that a subvolume may hold; 0 without a limit, or where the pool counts none."""
+    return btrfs.limits(Host(), str(path))[1]
+
+
+def _list(asked: argparse.Namespace) -> dict:
+    """{"pool": {"free_percent"}, "volumes": [{"name", "size": bytes or 0, "used": bytes or null, "pods": [name],
+    "schedule": word or "", "snapshots": [{"name", "taken": seconds since the epoch, "manual"}]}]}."""
+    policies, users = declared.load().snapshots, _users()
+    taken = snapshots.everything()
+    found = []
+    for name in sorted({*snapshots.names(), *taken}):
+        path = POOL / "volumes" / name
+        used, size = btrfs.limits(Host(), str(path))
+        mine = [{"name": one.name, "taken": one.taken.timestamp(), "manual": one.manual} for one in taken.get(name, [])]
+        policy = policies.get(name)
+        found.append({"name": name, "size": size, "used": used or _du(path), "pods": users.get(name, []),
+                      "schedule": policy.get("schedule", "daily") if policy else "", "snapshots": mine})  # fmt: skip
+    free = round(snapshots.free_percent(), 1) if POOL.is_dir() else 0.0
+    return {"pool": {"free_percent": free}, "volumes": found}
+
+
+def _snapshot(asked: argparse.Namespace) -> dict:
+    """{"volume", "name"}."""
+    declared.require_pool()
+    with _alone():
+        made = snapshots.take(asked.volume, _now(), manual=True)
+    return {"volume": made.volume, "name": made.name}
+
+
+def _rollback(asked: argparse.Namespace) -> dict:
+    """What rollback.rollback returns; of a dry run the same without "replaced"."""
+    declared.require_pool()
+    users = _users().get(asked.volume, [])
+    if asked.dry_run:
+        return {"volume": asked.volume, "to": snapshots.find(asked.volume, asked.to).name, "users": users}
+    with _alone():
+        return rollback.rollback(asked.volume, asked.to, users, lambda text: print(text, file=sys.stderr, flush=True))
+
+
+def _drop(asked: argparse.Namespace) -> dict:
+    """{"volume", "name"}."""
+    with _alone():
+        gone = snapshots.find(asked.volume, asked.snapshot)
+        snapshots.drop(gone)
+    return {"volume": gone.volume, "name": gone.name}
+
+
+def _due(asked: argparse.Namespace) -> dict:
+    declared.require_pool()
+    with _alone():
+        told = snapshots.do_what_is_due(declared.load(), _now())
+    for one in told["early"]:
+        print(f"snapshot {one} is removed early: the pool is nearly full", file=sys.stderr)
+    for one in told["refused"]:
+        print(f"volume {one} gets no snapshot: the pool is nearly full", file=sys.stderr)
+    return told
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One that changes snapshots at a time; another one waits."""
+    _LOCK.parent.mkdir(parents=True, exist_ok=True)
+    with _LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _users() -> dict[str, list[str]]:
+    """The declared pods that claim each volume."""
+    from appliance.node.backup import contents  # its reader of manifests takes a while, and only this needs it
+
+    pods, _, _ = contents.catalog()
+    users: dict[str, list[str]] = {}
+    for pod in sorted(pods.values(), key=lambda one: one.name):
+        for name in contents.claims(pod):
+            users.setdefault(name, []).append(pod.name)
+    return users
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _du(path: Path) -> int | None:
+    """Bytes below a directory, for a pool that counts none; None where that takes too long."""
+    asked = Host().run(["du", "-sx", "--block-size=1", str(path)], timeout=_DU_SECONDS)
+    return int(asked.out.split()[0]) if asked.code == 0 else None
+
+
+def _refuse(volume: dict, pool: Path, on_btrfs: bool) -> None:
+    path, size = pool / "volumes" / volume["name"], btrfs.in_bytes(volume.get("size") or "")
+    if (size or volume.get("snapshots")) and not on_btrfs:
+        raise VolumeError(
+            f"volume {path.name}: sizes and snapshots need a pool on a device of its own (storage_device), which is "
+            f"btrfs; {pool} is a plain directory"
+        )
+    used = btrfs.limits(Host(), str(path))[0] if size and path.is_dir() else 0
+    if used > size:
+        raise VolumeError(
+            f"volume {path.name}: it holds {used >> 20} MiB and cannot be made {size >> 20} MiB; give it more in "
+            f"storage_volumes, or remove files from {path}"
+        )
 
 
 def _existing(path: Path) -> Path:
@@ -69,16 +207,6 @@ def _make(path: Path, on_btrfs: bool) -> None:
         path.mkdir()
 
 
-def limit(path: Path) -> int:
-    """The most bytes that a subvolume may hold; 0 without a limit, or where the pool counts none."""
-    shown = subprocess.run(
-        ["btrfs", "qgroup", "show", "-rf", "--raw", str(path)], capture_output=True, text=True, check=False
-    )
-    # QGROUPID, REFERENCED, EXCLUSIVE, MAX_REFERENCED, in later releases PATH; below two lines of head
-    rows = [line.split() for line in shown.stdout.splitlines() if line.startswith("0/")]
-    return int(rows[0][3]) if rows and rows[0][3] != "none" else 0
-
-
 def _set_limit(pool: Path, path: Path, size: int) -> None:
     if subprocess.run(["btrfs", "subvolume", "show", str(path)], capture_output=True, check=False).returncode:
         raise VolumeError(
@@ -88,8 +216,4 @@ def _set_limit(pool: Path, path: Path, size: int) -> None:
     _run("btrfs", "qgroup", "limit", str(size) if size else "none", str(path))
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise VolumeError(f"{' '.join(command)}: {done.stderr.strip()}")
-    return done.stdout
+_run = snapshots.run

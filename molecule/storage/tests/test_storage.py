@@ -36,3 +36,23 @@ def test_volumes_that_pods_may_claim_are_subvolumes_and_keep_to_their_size(host)
     full = host.run(f"dd if=/dev/zero of={POOL}/volumes/small/x bs=1M count=20 conv=fsync")
     host.run(f"rm -f {POOL}/volumes/small/x")
     assert full.rc != 0 and "quota" in full.stderr
+
+
+def test_the_pool_is_looked_after(host):
+    for timer in ("casemate-scrub.timer", "casemate-snapshots.timer"):
+        assert host.service(timer).is_enabled and host.service(timer).is_running
+    assert host.service("casemate-storage").is_enabled
+    assert host.check_output("/usr/lib/casemate/bin/casemate-storage settle") == '{"done": []}'
+
+
+def test_a_volume_with_a_schedule_gets_its_snapshot_and_no_second_one(host):
+    for _ in range(2):
+        host.check_output("systemctl start casemate-snapshots")
+    found = host.check_output(f"ls {POOL}/snapshots/small").split()
+    assert len(found) == 1
+    assert host.run(f"touch {POOL}/snapshots/small/{found[0]}/x").rc != 0
+
+
+def test_no_smart_is_not_told_as_good(host):
+    checks = host.check_output("/usr/lib/casemate/bin/casemate-health doctor")
+    assert "storage-devices" in checks and "storage-smart" not in checks
