@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import cgroups, hooks, units
+from . import cgroups, hooks
 from .cri_model import CriError, sandbox_ready, state_name
 from .translate import GRACE_ANNOTATION, LOG_ROOT, NAME_LABEL, NAMESPACE_LABEL, UID_LABEL, managed_labels
 
@@ -52,6 +52,7 @@ def take_down(cri: "Cri", pod_names: Collection[str]) -> None:
 
     Their sandboxes go as well: a pod that only stops has crashed, and starts again after a while that grows.
     """
+    from . import units  # not for every runner to hold
 
     def one(name: str) -> None:
         units.stop(name)
