@@ -32,7 +32,12 @@ def pod(load: str) -> dict:
         "command": ["/bin/sh", "-c", PATH + load + SERVER], "volumeMounts": [{"name": "data", "mountPath": "/data"}],
         "resources": {"limits": {"memory": "400Mi"}},
     }  # fmt: skip
-    user = {"runAsUser": POSTGRES, "runAsGroup": POSTGRES, "fsGroup": POSTGRES}
+    user = {
+        "runAsUser": POSTGRES,
+        "runAsGroup": POSTGRES,
+        "fsGroup": POSTGRES,
+        "fsGroupChangePolicy": "OnRootMismatch",
+    }  # its server refuses a directory that its group may write to
     spec = {"containers": [container], "volumes": claim, "terminationGracePeriodSeconds": 10, "securityContext": user,
             "runtimeClassName": "microvm"}  # fmt: skip
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "db"}, "spec": spec}
