@@ -21,6 +21,7 @@ from typing import Any
 from appliance.node.pods import manifest, objects
 from appliance.node.release import transaction
 from appliance.node.reset import records
+from appliance.node.storage import snapshots
 
 from . import edge, images, selection, settings
 from .pool import POOL
@@ -34,14 +35,7 @@ FOLDERS = {"pods": manifest.MANIFEST_DIRECTORY, "configmaps": objects.ROOT / "co
 def catalog(pool: Path = POOL) -> tuple[dict[str, manifest.Pod], list[selection.Pod], list[str]]:
     """The declared pods by name, the same as a filter sees them, and the names of the volumes that there are."""
     declared, _ = manifest.load_directory()
-    return declared, [_as_selectable(pod) for pod in declared.values()], volumes(pool)
-
-
-def volumes(pool: Path = POOL) -> list[str]:
-    """The pool's volumes."""
-    directory = pool / "volumes"
-    found = directory.iterdir() if directory.is_dir() else ()
-    return sorted(path.name for path in found if path.is_dir() and not path.name.startswith("."))
+    return declared, [_as_selectable(pod) for pod in declared.values()], snapshots.names(pool)
 
 
 def claims(pod: manifest.Pod) -> list[str]:
