@@ -62,9 +62,7 @@ def pool(tmp_path, monkeypatch):
             return sum(len(found) for found in snapshots.everything(self.path).values())
 
         def run(self, *command: str) -> str:
-            if command[2] == "snapshot":
-                (self.path / command[-1]).mkdir()
-            elif command[2] == "delete":
+            if command[2] == "delete":
                 (self.path / command[-1]).rmdir()
             return ""
 
@@ -74,6 +72,7 @@ def pool(tmp_path, monkeypatch):
     monkeypatch.setattr(snapshots, "_SUBVOLUME", inode)
     monkeypatch.setattr(snapshots, "STATUS", tmp_path / "status.json")
     monkeypatch.setattr(snapshots, "run", made.run)
+    monkeypatch.setattr(snapshots, "freeze", lambda volume, snapshot: snapshot.mkdir())
     monkeypatch.setattr(snapshots, "free_percent", lambda pool=None: 50 if made.count() < made.full else 5)
     return made
 

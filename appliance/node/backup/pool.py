@@ -42,10 +42,21 @@ def frozen(names: list[str], pool: Path = POOL) -> Iterator[dict[str, Path]]:
         for name in names:
             source = pool / "volumes" / name
             if _is_subvolume(source):
-                _run("btrfs", "subvolume", "snapshot", "-r", str(source), str(place / name))
+                freeze(source, place / name)
         yield {name: place / name if (place / name).is_dir() else pool / "volumes" / name for name in names}
     finally:
         drop_snapshots(pool)
+
+
+def freeze(volume: Path, snapshot: Path) -> None:
+    """Take a read-only snapshot that has all that was written before. Raises BackupError.
+
+    By itself btrfs leaves out what was appended to a page that is being written back just then (it flushes without
+    waiting, WB_SYNC_NONE): of twenty backups of a pod that appends five lines a second, one lacked the last three
+    seconds (tests/e2e/test_backup_postgres.py).
+    """
+    _run("btrfs", "filesystem", "sync", str(volume))
+    _run("btrfs", "subvolume", "snapshot", "-r", str(volume), str(snapshot))
 
 
 def drop_snapshots(pool: Path = POOL) -> None:

@@ -19,11 +19,11 @@ _CTR = ["ctr", "--namespace", "k8s.io", "images"]
 
 
 def freeze(volumes: list[str], number: int) -> None:
-    """Take the read-only snapshots of round `number`, one of each volume. Raises MigrationError."""
+    """Take the read-only snapshots of round `number`, one of each volume. Raises BackupError."""
     for name in volumes:
         place = pool.POOL / LEAVING / name
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        run("btrfs", "subvolume", "snapshot", "-r", str(pool.POOL / "volumes" / name), str(place / str(number)))
+        pool.freeze(pool.POOL / "volumes" / name, place / str(number))
 
 
 def send_snapshot(session: Session, name: str, number: int) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from appliance.node.backup.pool import freeze
+
 from . import keep
 from .declared import POOL, Declared, StorageError
 
@@ -57,7 +59,7 @@ def everything(pool: Path = POOL) -> dict[str, list[Snapshot]]:
 
 
 def take(volume: str, now: datetime, *, manual: bool, pool: Path = POOL) -> Snapshot:
-    """Make one of a volume as it is. Raises StorageError."""
+    """Make one of a volume as it is. Raises StorageError, BackupError."""
     source = pool / "volumes" / volume
     if not source.is_dir():
         raise StorageError(f"the pool has no volume {volume}; there are: {', '.join(names(pool)) or 'none'}")
@@ -68,7 +70,7 @@ def take(volume: str, now: datetime, *, manual: bool, pool: Path = POOL) -> Snap
     for directory in (target.parent.parent, target.parent):
         directory.mkdir(mode=0o700, exist_ok=True)
     if not target.exists():  # of this second
-        run("btrfs", "subvolume", "snapshot", "-r", str(source), str(target))
+        freeze(source, target)
     return Snapshot(volume, name, target)
 
 
