@@ -1,5 +1,7 @@
 """What is on a device: asked of the real tools, on image files that stand for devices."""
 
+import errno
+import os
 import shutil
 import subprocess
 
@@ -255,3 +257,32 @@ def test_errors_that_btrfs_counted_are_told_with_the_device(host):
     one, last = found(host, "storage-errors", entry="doctor")
     assert not one["ok"] and one["evidence"] == "errors of /dev/disk.img: 3 corruption"
     assert last["ok"] and "no scrub yet" in last["evidence"]
+
+
+@pytest.fixture
+def held(host, monkeypatch):
+    """An image that is opened exclusively by somebody else, as often as the list says."""
+    busy, real = [], os.open
+
+    def refuse(path, flags, *rest):
+        if flags & os.O_EXCL and busy:
+            busy.pop()
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return real(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", refuse)
+    return busy
+
+
+def test_a_device_that_is_held_for_a_moment_only_is_not_in_use(host, held):
+    held += [1, 1]
+    assert state(host) == "blank"
+
+
+def test_a_device_that_stays_held_is_in_use(host, held, monkeypatch):
+    monkeypatch.setattr(blockdev, "PROBED_SECONDS", 0.1)
+    held += [1] * 99
+    assert blockdev.examine(host, "/dev/disk.img")[::2] == (
+        "busy",
+        "unknown content; in use (swap or part of another device)",
+    )

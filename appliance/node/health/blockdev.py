@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
+import time
 from pathlib import Path
 
 from appliance.node.health import btrfs, pool
@@ -16,6 +18,8 @@ POOL = "/var/lib/casemate/pool"
 LABEL = "casemate-pool"
 # What is read at both ends of a device to tell a blank one from data that no tool has a signature for.
 PROBE_BYTES = 1 << 20
+# A mount or swap stays; what only looks at a device, or makes a loop device of a file, has it for a moment.
+PROBED_SECONDS = 3.0
 
 
 def look(host: Host, settings: Settings) -> dict:
@@ -64,11 +68,12 @@ def plan(devices: list[dict], there: dict, *, erase: bool) -> tuple[list[dict], 
 
 
 def _device(host: Host, name: str, there: dict) -> dict:
-    state, uuid, content = examine(host, name)
     kernel = btrfs.kernel_name(host, name)
     member = next((one["id"] for one in there.get("members", ()) if one["name"] == kernel), 0)
     if member:
         state, uuid, content = "pool", there["uuid"], f"btrfs, mounted at {POOL}"
+    else:
+        state, uuid, content = examine(host, name)
     of = btrfs.superblock(host.path(name)).get("devices", 0) if state == "pool" else 0
     return {"name": name, "state": state, "uuid": uuid, "content": content, "member": member, "of": of,
             "size": btrfs.size_of(host, kernel)}  # fmt: skip
@@ -143,13 +148,41 @@ def _user_of(path: Path) -> str:
     holders = sorted(one.name for one in _sysfs(path).glob("holders/*"))
     if holders:
         return f"held by {', '.join(holders)}"
-    try:
-        os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
-    except OSError as error:
-        if error.errno == errno.EBUSY:
-            return "in use (mounted, swap or part of another device)"
-        return f"cannot be opened: {error.strerror}"
-    return ""
+    until = time.monotonic() + PROBED_SECONDS
+    while True:
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_EXCL))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                return f"cannot be opened: {error.strerror}"
+        else:
+            return ""
+        if where := _mounted_from(path):
+            return f"mounted at {where}"
+        if time.monotonic() > until:
+            opened = ", ".join(_opened_by(path))
+            return f"in use ({f'opened by {opened}' if opened else 'swap or part of another device'})"
+        time.sleep(0.2)
+
+
+def _mounted_from(path: Path) -> str:
+    """Where a file system of the device is mounted, as far as it is told by the device's name."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return next(
+        (one[1] for one in mounts if one[0][0] == "/" and os.path.realpath(one[0]) == os.path.realpath(path)), ""
+    )
+
+
+def _opened_by(path: Path) -> list[str]:
+    """The processes here that have the device open, as `name (pid N)`."""
+    device, found = path.stat().st_rdev, set()
+    for opened in Path("/proc").glob("[0-9]*/fd/*"):
+        with contextlib.suppress(OSError):  # a process that ended meanwhile
+            # by its name first: to look at a file of a network file system may take for ever
+            if str(opened.readlink()).startswith("/dev/") and opened.stat().st_rdev == device:
+                process = opened.parent.parent
+                found.add(f"{(process / 'comm').read_text().strip()} (pid {process.name})")
+    return sorted(found)
 
 
 def _has_no_medium(path: Path) -> bool:
