@@ -21,8 +21,6 @@ from .restic import Restic, shown
 from .selection import Filter, SelectionError
 from .settings import BackupError
 
-_INSIDE = "CASEMATE_BACKUP_NAMESPACE"
-
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
@@ -65,13 +63,7 @@ def _with_snapshot(verb: argparse.ArgumentParser) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb."""
-    arguments = sys.argv[1:] if argv is None else argv
-    asked = parser().parse_args(arguments)
-    if asked.verb == "now" and _INSIDE not in os.environ:
-        # what it mounts is seen by nobody else, and gone with it however it ends
-        os.environ[_INSIDE] = "1"
-        namespace = ["unshare", "--mount", "--propagation", "private"]
-        os.execvp("unshare", [*namespace, sys.executable, sys.argv[0], *arguments])  # noqa: S606
+    asked = parser().parse_args(argv)
     if asked.verb == "guard":
         guard.watch(asked.pid, _report)
         return 0
@@ -81,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # whoever asked is gone: it comes to its end, and `status` tells
     try:
         print(json.dumps(do(asked)))
-    except (BackupError, SelectionError, StorageError) as error:
+    except (BackupError, SelectionError, StorageError, OSError) as error:
         print(f"casemate-backup: {error}", file=sys.stderr)
         return 1
     return 0

@@ -39,24 +39,29 @@ def frozen(names: list[str], pool: Path = POOL) -> Iterator[dict[str, Path]]:
     place = pool / SNAPSHOTS
     place.mkdir(mode=0o700, exist_ok=True)
     try:
-        for name in names:
-            source = pool / "volumes" / name
-            if _is_subvolume(source):
-                freeze(source, place / name)
+        subvolumes = [name for name in names if _is_subvolume(pool / "volumes" / name)]
+        settle(pool)
+        for name in subvolumes:
+            _freeze(pool / "volumes" / name, place / name)
         yield {name: place / name if (place / name).is_dir() else pool / "volumes" / name for name in names}
     finally:
         drop_snapshots(pool)
 
 
 def freeze(volume: Path, snapshot: Path) -> None:
-    """Take a read-only snapshot that has all that was written before. Raises BackupError.
+    """Take a read-only snapshot that has all that was written before. Raises BackupError."""
+    settle(volume)
+    _freeze(volume, snapshot)
 
-    By itself btrfs leaves out what was appended to a page that is being written back just then (it flushes without
-    waiting, WB_SYNC_NONE): of twenty backups of a pod that appends five lines a second, one lacked the last three
-    seconds (tests/e2e/test_backup_postgres.py).
+
+def settle(pool: Path) -> None:
+    """Have all written that was to be written until now, so that snapshots have it. Raises BackupError.
+
+    By itself a snapshot leaves out what was appended to a page that is being written back just then (btrfs flushes
+    without waiting, WB_SYNC_NONE): of twenty backups of a pod that appends five lines a second, one lacked the last
+    three seconds (tests/e2e/test_backup_postgres.py).
     """
-    _run("btrfs", "filesystem", "sync", str(volume))
-    _run("btrfs", "subvolume", "snapshot", "-r", str(volume), str(snapshot))
+    _run("btrfs", "filesystem", "sync", str(pool))
 
 
 def drop_snapshots(pool: Path = POOL) -> None:
@@ -144,6 +149,10 @@ def size_limit(name: str, pool: Path = POOL) -> int:
     from appliance.node.storage.cli import limit
 
     return limit(pool / "volumes" / name) if is_btrfs(pool) else 0
+
+
+def _freeze(volume: Path, snapshot: Path) -> None:
+    _run("btrfs", "subvolume", "snapshot", "-r", str(volume), str(snapshot))
 
 
 def _is_subvolume(path: Path) -> bool:

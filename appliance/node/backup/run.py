@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from appliance.node.microvm import mounts
 from appliance.node.microvm.store import read_json, write_json
 from appliance.node.storage import declared as storage
 
@@ -66,11 +67,12 @@ def is_under_way() -> bool:
 def backup(wanted: Filter, report: Callable[[str], None], keep: bool = False, seconds: int = 0) -> dict:
     """Save what `wanted` selects; the outcome, see `status`. With `keep`, forget what the policy no longer keeps.
 
-    With `seconds` this backup is kept for so long, whatever the policy says. Has to run in a mount namespace of its own
-    (see cli.py). Raises BackupError, SelectionError.
+    With `seconds` this backup is kept for so long, whatever the policy says. The process has mounts of its own from now
+    on, so that what is mounted for it goes with it, however it ends. Raises BackupError, SelectionError.
     """
     configured = settings.load()
     began = time.time()
+    mounts.enter_own_namespace()
     with alone("a backup"):
         try:
             outcome = _backup(configured, wanted, report, began, seconds)
@@ -137,11 +139,11 @@ def _backup(configured: settings.Settings, wanted: Filter, report: Callable[[str
         described = contents.describe(
             configured, selected, wanted, {name: pool.size_limit(name) for name in selected.volumes}, consistent
         )  # fmt: skip
-        mounts = {f"volumes/{name}": path for name, path in frozen.items()}
+        shown = {f"volumes/{name}": path for name, path in frozen.items()}
         if configured.images:
-            mounts[f"{images.FOLDER}/blobs"] = images.blobs()
-        with _staged(described, selected, mounts):
-            _refuse_if_full(configured, list(mounts.values()))
+            shown[f"{images.FOLDER}/blobs"] = images.blobs()
+        with _staged(described, selected, shown):
+            _refuse_if_full(configured, list(shown.values()))
             report("saving")
             note(phase="saving")
             told = _save(configured, restic, wanted, report, seconds)
@@ -166,35 +168,27 @@ def _make_repository(restic: Restic, report: Callable[[str], None]) -> None:
 
 
 @contextlib.contextmanager
-def _staged(described: dict, selected: selection.Selection, mounts: dict[str, Path]) -> Iterator[None]:
+def _staged(described: dict, selected: selection.Selection, shown: dict[str, Path]) -> Iterator[None]:
     """Lay out the backup in STAGE: copies of small files, and what is mounted there, by the path in it."""
     _clear_stage()
     STAGE.mkdir(mode=0o700, parents=True)
     try:
         contents.write(STAGE, described, selected)
-        for name, path in mounts.items():
+        for name, path in shown.items():
             target = STAGE / name
             target.mkdir(parents=True)
-            _mount(path, target)
+            mounts.bind(str(path), str(target), read_only=True)
         yield
     finally:
-        for name in mounts:
-            subprocess.run(["umount", "--lazy", str(STAGE / name)], capture_output=True, check=False)
+        mounts.unmount_below(STAGE)
         _clear_stage()
 
 
 def _clear_stage() -> None:
     """Remove what a run left; never through a mount."""
-    if mounted := [path for path in STAGE.glob("*/*") if path.is_mount()]:
+    if mounted := mounts.below(STAGE):
         raise BackupError(f"{mounted[0]} is mounted: another run has this host's stage")
     shutil.rmtree(STAGE, ignore_errors=True)
-
-
-def _mount(path: Path, target: Path) -> None:
-    for words in (["--bind", str(path), str(target)], ["-o", "remount,bind,ro", str(target)]):
-        done = subprocess.run(["mount", *words], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise BackupError(f"mount {' '.join(words)}: {done.stderr.strip()}")
 
 
 def _refuse_if_full(configured: settings.Settings, mounted: list[Path]) -> None:
