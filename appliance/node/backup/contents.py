@@ -44,14 +44,15 @@ def claims(pod: manifest.Pod) -> list[str]:
     return sorted({claim["claimName"] for claim in found if claim})
 
 
-def describe(configured: settings.Settings, selected: Selection, wanted: Filter, sizes: dict[str, int],
+def describe(configured: settings.Settings, selected: Selection, wanted: Filter, usage: dict[str, tuple],
              consistent: bool) -> dict[str, Any]:  # fmt: skip
     """What manifest.json says.
 
     {"version", "host", "taken", "release", "lock", "distribution", "everything", "consistent", "pods": [{"name",
-    "namespace", "labels", "volumes", "configmaps", "secrets"}], "volumes": [{"name", "size"}], "configmaps", "secrets",
-    "images": [{"reference", "digest"}], "with_images": whether their content is in it, "edge": {"node", "cloud"} or
-    None}. Sizes are quotas in bytes, 0 for none; `consistent`: each volume is of one moment.
+    "namespace", "labels", "volumes", "configmaps", "secrets"}], "volumes": [{"name", "size", "used"}], "configmaps",
+    "secrets", "images": [{"reference", "digest"}], "with_images": whether their content is in it, "edge": {"node",
+    "cloud"} or None}. Sizes are quotas in bytes, 0 for none; `used` is about what a volume has, in bytes, 0 where that
+    is not known; `usage` has both by name, as pool.usage gives it; `consistent`: each volume is of one moment.
     """
     declared, pods, _ = catalog()
     known = {pod.name: pod for pod in pods}
@@ -70,7 +71,11 @@ def describe(configured: settings.Settings, selected: Selection, wanted: Filter,
              "secrets": list(known[name].secrets)}
             for name in selected.pods
         ],
-        "volumes": [{"name": name, "size": sizes.get(name, 0)} for name in selected.volumes],
+        "volumes": [
+            {"name": name, "size": limit, "used": used}
+            for name in selected.volumes
+            for used, limit in [usage.get(name, (0, 0))]
+        ],
         "configmaps": list(selected.configmaps),
         "secrets": list(selected.secrets),
         "images": images.known(),

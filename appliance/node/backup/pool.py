@@ -144,11 +144,17 @@ def drop(place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
 
 
+def usage(name: str, pool: Path = POOL) -> tuple[int, int]:
+    """Bytes that a volume has, and the most that it may have; 0 where that is not known, or there is no limit."""
+    from appliance.node.health import btrfs
+    from appliance.node.health.host import Host
+
+    return btrfs.limits(Host(), str(pool / "volumes" / name)) if is_btrfs(pool) else (0, 0)
+
+
 def size_limit(name: str, pool: Path = POOL) -> int:
     """A volume's quota in bytes, 0 for none."""
-    from appliance.node.storage.cli import limit
-
-    return limit(pool / "volumes" / name) if is_btrfs(pool) else 0
+    return usage(name, pool)[1]
 
 
 def _freeze(volume: Path, snapshot: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -67,6 +68,8 @@ class Restic:
 
     def __init__(self, configured: Settings):
         self.settings = configured
+        self._running: set[subprocess.Popen] = set()
+        self._stopped = False
         credentials = settings.environment()
         self.environment = os.environ | credentials | {
             "RESTIC_REPOSITORY": _with_credentials(configured.repository, credentials),
@@ -102,6 +105,9 @@ class Restic:
             ["setpriv", "--pdeathsig", "KILL", *self.argv(*words)], cwd=cwd, env=self.environment, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        self._running.add(process)
+        if self._stopped:
+            process.terminate()
         kept: list[str] = []
 
         def on_error(line: str) -> None:
@@ -120,10 +126,25 @@ class Restic:
             else:
                 on_json(told)
         code = process.wait()
+        self._running.discard(process)
         said = errors.text()
         if code:
             raise self._error(words[0], code, said or "".join(kept[-20:]))
         return "".join(kept)
+
+    def written(self) -> int:
+        """Bytes that what runs in another thread has written so far."""
+        told = ""
+        for process in list(self._running):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                told += Path(f"/proc/{process.pid}/io").read_text()
+        return sum(int(line.split()[1]) for line in told.splitlines() if line.startswith("wchar:"))
+
+    def stop(self) -> None:
+        """End what runs in another thread, and what is still to begin there; its `run` raises."""
+        self._stopped = True
+        for process in list(self._running):
+            process.terminate()
 
     def snapshots(self) -> list[dict]:
         """This host's backups, oldest first."""

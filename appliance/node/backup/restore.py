@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import json
 import shutil
@@ -112,11 +113,20 @@ def restore(
         pool.drop_restoring()
         listing = settings.STATE / "restoring.jsonl"
         try:
-            sums = arrived.list_volumes(restic, snapshot, [one["name"] for one in doing["volumes"]], listing)
-            _refuse_if_too_big(doing, sums)
-            made = {one["name"]: pool.prepare(one["name"], one["size"]) for one in doing["volumes"]}
+            made: dict[str, Path] = {}
             fetched = pool.restoring()
-            _fetch(restic, snapshot, doing, fetched, sum(sums.values()), report)
+
+            def listed() -> dict[str, int]:
+                sums = arrived.list_volumes(restic, snapshot, [one["name"] for one in doing["volumes"]], listing)
+                _refuse_if_too_big(doing, sums)
+                return sums
+
+            def fetch(size: int) -> None:
+                made.update({one["name"]: pool.prepare(one["name"], one["size"]) for one in doing["volumes"]})
+                _fetch(restic, snapshot, doing, fetched, size, report)
+
+            about = {one["name"]: one.get("used", 0) for one in backup["volumes"]}
+            sums = _both(restic, listed, fetch, sum(about[one["name"]] for one in doing["volumes"]))
             report("comparing")
             files = arrived.compare(listing, fetched)
             if doing["images"] and doing["with_images"]:
@@ -127,6 +137,27 @@ def restore(
         finally:
             listing.unlink(missing_ok=True)
             pool.drop_restoring()
+
+
+def _both(restic: Restic, listed: Callable[[], dict[str, int]], fetch: Callable[[int], None], about: int) -> dict:
+    """What `listed` returns, and `fetch` done: at the same time where there is room for twice what it is about.
+
+    Each call of restic takes a second to begin with. Elsewhere nothing may be fetched that could fill the pool, which
+    the pods write to meanwhile, before the list says exactly how much it is.
+    """
+    with concurrent.futures.ThreadPoolExecutor(1) as beside:
+        if not 0 < 2 * about < shutil.disk_usage(pool.existing()).free:
+            sums = listed()
+            fetch(sum(sums.values()))
+            return sums
+        fetching = beside.submit(fetch, about)
+        try:
+            sums = listed()
+        except BaseException:
+            restic.stop()
+            raise
+        fetching.result()
+        return sums
 
 
 def _refuse_if_too_big(doing: dict, sums: dict[str, int]) -> None:
@@ -150,18 +181,18 @@ def _fetch(restic: Restic, snapshot: str, doing: dict, target: Path, size: int, 
     folders = [images.FOLDER] if doing["images"] and doing["with_images"] else []
     folders += [*(f"volumes/{one['name']}" for one in doing["volumes"]), *contents.FOLDERS, edge.FOLDER]
     words = [word for folder in folders for word in ("--include", f"/{folder}")]
-    with _told(target, size, report):
+    with _told(restic, size, report):
         restic.run("restore", snapshot, "--target", str(target), *words)
 
 
 @contextlib.contextmanager
-def _told(target: Path, size: int, report: Callable[[str], None]) -> Iterator[None]:
-    """Tell how far the fetching is, which restic's restore does not: by what has gone from the free space."""
-    before, over = shutil.disk_usage(target).free, threading.Event()
+def _told(restic: Restic, size: int, report: Callable[[str], None]) -> Iterator[None]:
+    """Tell how far the fetching is, which restic's restore did not before 0.16: by what it has written."""
+    over = threading.Event()
 
     def tell() -> None:
         while not over.wait(_TELL_SECONDS):
-            done = min(size, max(0, before - shutil.disk_usage(target).free))
+            done = min(size, restic.written())
             report(f"fetching: about {done >> 20} of {size >> 20} MiB")
 
     report(f"fetching {size >> 20} MiB")

@@ -137,7 +137,7 @@ def _backup(configured: settings.Settings, wanted: Filter, report: Callable[[str
         if consistent:
             over()  # pods go on as soon as the moment is taken
         described = contents.describe(
-            configured, selected, wanted, {name: pool.size_limit(name) for name in selected.volumes}, consistent
+            configured, selected, wanted, {name: pool.usage(name) for name in selected.volumes}, consistent
         )  # fmt: skip
         shown = {f"volumes/{name}": path for name, path in frozen.items()}
         if configured.images:

@@ -83,16 +83,11 @@ def ensure(volumes: list[dict], check: bool = False, pool: Path = POOL) -> dict[
             report["new"].append(path.name)
             if not check:
                 _make(path, on_btrfs)
-        if on_btrfs and (0 if is_new else limit(path)) != btrfs.in_bytes(size):
+        if on_btrfs and (0 if is_new else btrfs.limits(Host(), str(path))[1]) != btrfs.in_bytes(size):
             report["sized"].append(path.name)
             if not check:
                 _set_limit(pool, path, btrfs.in_bytes(size))
     return report
-
-
-def limit(path: Path) -> int:
-    """The most bytes that a subvolume may hold; 0 without a limit, or where the pool counts none."""
-    return btrfs.limits(Host(), str(path))[1]
 
 
 def _list(asked: argparse.Namespace) -> dict:
