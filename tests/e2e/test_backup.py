@@ -59,7 +59,7 @@ def test_a_volume_comes_back_as_it_was_and_what_it_replaces_is_kept(site, first)
     (away,) = done["replaced"]
     assert site.sh(f"head -n 1 {away}/lines") == "damaged\n"
     status = {one["name"]: one for one in site.ask("status")["pods"]}
-    assert status["shop"]["ready"] and not status["shop"]["restarts"]
+    assert status["shop"]["ready"] and status["shop"]["restarts"] <= 1
     began = {volume: site.sh(f"grep -cx 1 {VOLUMES}/{volume}/lines") for volume in ("orders", "uploads")}
     assert began == {"orders": "2\n", "uploads": "1\n"}  # one began anew, the other was left alone
     assert site.last("uploads") > blog
